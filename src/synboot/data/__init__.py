@@ -1,0 +1,1 @@
+"""From text to training rows: corpus, tokenizer, token store, mixture, batches."""

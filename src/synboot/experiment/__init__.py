@@ -1,0 +1,1 @@
+"""Recipes, stages, arms, statistics and the report."""

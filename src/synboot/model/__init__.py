@@ -1,0 +1,1 @@
+"""The language model: architecture, cached decoding, FLOP counts."""

@@ -1,0 +1,1 @@
+"""Stages, artifacts and the runner. Knows nothing of machine learning."""

@@ -1,0 +1,1 @@
+"""The synthesizer: row template, sampling engine, text filters."""

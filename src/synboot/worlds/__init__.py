@@ -1,0 +1,1 @@
+"""Corpora that synboot makes itself, so that every user has one at hand."""
