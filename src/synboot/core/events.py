@@ -127,8 +127,14 @@ class TerminalDisplay:
     @contextmanager
     def task(self, name: str) -> Iterator[ReportProgress]:
         """Yield a `ReportProgress` that moves a bar; the bar goes when the task ends."""
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-        from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         columns = (
             TextColumn("  {task.description}", markup=False),

@@ -61,9 +61,11 @@ def file_checksum(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def describe_files(directory: Path) -> dict[str, dict[str, int | str]]:
-    """`{relative name: {"bytes", "sha256"}}` of every file below `directory`, sorted by name."""
-    names = sorted(p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file())
+def describe_files(directory: Path, skip: str = "") -> dict[str, dict[str, int | str]]:
+    """`{relative name: {"bytes", "sha256"}}` of every file below `directory`, sorted by name,
+    without those in its sub-directory `skip`."""
+    relative = (p.relative_to(directory) for p in directory.rglob("*") if p.is_file())
+    names = sorted(p.as_posix() for p in relative if p.parts[0] != skip)
     return {
         name: {
             "bytes": (directory / name).stat().st_size,

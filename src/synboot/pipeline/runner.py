@@ -1,0 +1,339 @@
+"""Runs stages on one machine: parts in worker processes, resume from what is committed."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import multiprocessing
+import os
+import platform
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from synboot.core.errors import BadInput, Incomplete, Interrupted, SynbootError
+from synboot.core.events import Display, EventLog, format_seconds, ignore_progress
+from synboot.core.storage import (
+    atomic_directory,
+    damaged_files,
+    describe_files,
+    exclusive_lock,
+    fsync_path,
+    read_json,
+    write_json,
+)
+from synboot.pipeline.stage import MANIFEST, SCRATCH, Artifact, Context, Counts, Stage
+
+_PART_FACTS = "part.json"
+
+
+@dataclass
+class StopFlag:
+    """Set by SIGINT or SIGTERM; a second signal kills the workers and ends the process."""
+
+    signal_number: int = 0
+    workers: list[int] = field(default_factory=list)
+
+    def __call__(self) -> bool:
+        return self.signal_number != 0
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Listen to the signals; only the main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self._on_signal) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if self.signal_number:
+            for worker in self.workers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
+            os._exit(128 + number)
+        self.signal_number = number
+
+
+@dataclass
+class Runner:
+    """Brings stages to artifacts in `store`. Results do not depend on `workers`."""
+
+    store: Path
+    workers: int
+    events: EventLog
+    display: Display
+    stop: StopFlag = field(default_factory=StopFlag)
+    _pool: ProcessPoolExecutor | None = None
+
+    def artifact(self, stage: Stage) -> Artifact | None:
+        """The finished artifact of `stage`, if there is one."""
+        return Artifact.open(stage.directory(self.store))
+
+    def run(self, stages: Sequence[Stage]) -> dict[str, Artifact]:
+        """Finish `stages`, which are in an order where inputs come first; `{id: artifact}`.
+
+        Raises Interrupted after a clean checkpoint on SIGINT or SIGTERM, Incomplete if a worker
+        process died, and what a stage raises.
+        """
+        finished: dict[str, Artifact] = {}
+        with self.stop.installed(), self._closing_pool():
+            for number, stage in enumerate(stages, 1):
+                if stage.id in finished:
+                    continue
+                title = f"[{number}/{len(stages)}] {stage.label}"
+                artifact = self.artifact(stage)
+                if artifact is not None:
+                    self.events.emit("stage_cached", stage=stage.name, id=stage.id)
+                    self.display.message(f"{title}: done before")
+                    shutil.rmtree(artifact.path / SCRATCH, ignore_errors=True)
+                else:
+                    artifact = self._run_stage(stage, finished, title)
+                finished[stage.id] = artifact
+        return finished
+
+    def _run_stage(self, stage: Stage, finished: Mapping[str, Artifact], title: str) -> Artifact:
+        directory = stage.directory(self.store)
+        scratch = directory / SCRATCH
+        inputs = {name: finished[source.id] for name, source in stage.inputs.items()}
+        with exclusive_lock(directory.with_name(directory.name + ".lock")):
+            if (artifact := self.artifact(stage)) is not None:
+                return artifact
+            self._check_started(stage, scratch)
+            started = time.time()
+            with self.display.task(title) as progress:
+                context = Context(
+                    directory=directory,
+                    inputs=inputs,
+                    progress=progress,
+                    should_stop=self.stop,
+                    emit=lambda event, **fields: self.events.emit(
+                        event, stage=stage.name, id=stage.id, **fields
+                    ),
+                )
+                context.emit("stage_start", label=stage.label)
+                try:
+                    counts = self._work(stage, context)
+                except Incomplete:
+                    self._raise_if_stopped(context)
+                    raise
+            manifest = _manifest(stage, inputs, counts, directory, started)
+            write_json(directory / MANIFEST, manifest)
+            shutil.rmtree(scratch, ignore_errors=True)
+        directory.with_name(directory.name + ".lock").unlink(missing_ok=True)
+        seconds = time.time() - started
+        context.emit("stage_done", seconds=round(seconds, 3))
+        self.display.message(f"{title}: {format_seconds(seconds)}")
+        return Artifact(directory, manifest)
+
+    def _check_started(self, stage: Stage, scratch: Path) -> None:
+        """Refuse to go on with other numerics than those that the stage began with."""
+        file = scratch / "started.json"
+        if not file.is_file():
+            write_json(file, {"id": stage.id, "numerics": stage.numerics})
+            return
+        before = read_json(file)["numerics"]
+        changed = [
+            f"{key} was {before.get(key)!r} and is now {stage.numerics.get(key)!r}"
+            for key in sorted({*before, *stage.numerics})
+            if before.get(key) != stage.numerics.get(key)
+        ]
+        if changed:
+            raise BadInput(
+                f"{stage.label} was begun with other numerics: {'; '.join(changed)}; "
+                f"set them back, or remove {scratch.parent} to begin it again"
+            )
+
+    def _raise_if_stopped(self, context: Context) -> None:
+        if self.stop.signal_number:
+            context.emit("interrupted", signal=self.stop.signal_number)
+            raise Interrupted(self.stop.signal_number)
+
+    def _work(self, stage: Stage, context: Context) -> Counts:
+        stage.enter()
+        self._raise_if_stopped(context)
+        if not (context.prepared / _PART_FACTS).is_file():
+            with atomic_directory(context.prepared) as directory:
+                stage.prepare(context, directory)
+                _write_part_facts(directory, {})
+        self._raise_if_stopped(context)
+        parts = self._run_parts(stage, context)
+        self._raise_if_stopped(context)
+        for leftover in context.directory.iterdir():
+            if leftover.name != SCRATCH:  # of a finish that was cut short
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        return stage.finish(context, parts)
+
+    def _run_parts(self, stage: Stage, context: Context) -> list[Path]:
+        limit = stage.num_parts(context)
+        if limit == 0:
+            return []
+        folder = context.scratch / "parts"
+        folder.mkdir(exist_ok=True)
+        committed = {index for index in range(limit) if self._reuse(context, folder, index)}
+        prefix: list[Path] = []
+
+        def satisfied() -> bool:
+            while len(prefix) < limit and len(prefix) in committed:
+                prefix.append(_part_path(folder, len(prefix)))
+            status = stage.need(context, prefix)
+            have, need = status or (float(len(committed)), float(limit))
+            context.progress(have, need, f"{len(committed)} parts")
+            return len(prefix) == limit or (status is not None and have >= need)
+
+        if satisfied():
+            return prefix
+        todo = (index for index in range(limit) if index not in committed)
+        if self.workers == 1 or len(committed) + 1 == limit:
+            for index in todo:
+                counts = stage_part(stage, _for_worker(context), index)
+                committed.add(index)
+                context.emit("part_done", part=index, counts=counts)
+                if satisfied():
+                    break
+                self._raise_if_stopped(context)
+            return prefix
+        running: dict[int, Future[Counts]] = {}
+        try:
+            while not satisfied():
+                self._raise_if_stopped(context)
+                while len(running) < self.workers and (index := next(todo, None)) is not None:
+                    running[index] = self._submit(stage, context, index)
+                done, _ = wait(running.values(), return_when=FIRST_COMPLETED)
+                for index in [index for index, future in running.items() if future in done]:
+                    counts = running.pop(index).result()
+                    committed.add(index)
+                    context.emit("part_done", part=index, counts=counts)
+        except BrokenProcessPool:
+            self._pool = None
+            raise Incomplete(
+                f"a worker process died in {stage.label} (often: out of memory); "
+                "the same command resumes"
+            ) from None
+        finally:
+            wait(running.values())  # what is in flight is committed, or failed, before we go on
+        return prefix
+
+    def _submit(self, stage: Stage, context: Context, index: int) -> Future[Counts]:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                max_workers=self.workers,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start_worker,
+                initargs=(os.getpid(),),
+            )
+        future = self._pool.submit(stage_part, stage, _for_worker(context), index)
+        self.stop.workers = list(self._pool._processes)
+        return future
+
+    @contextlib.contextmanager
+    def _closing_pool(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if self._pool is not None:
+                self._pool.shutdown(cancel_futures=True)
+                self._pool = None
+
+    def _reuse(self, context: Context, folder: Path, index: int) -> bool:
+        path = _part_path(folder, index)
+        if not (path / _PART_FACTS).is_file():
+            return False
+        damaged = damaged_files(path, read_json(path / _PART_FACTS)["files"])
+        if damaged:
+            context.emit("part_damaged", part=index, files=damaged)
+            shutil.rmtree(path)
+            return False
+        context.emit("part_reused", part=index)
+        return True
+
+
+def stage_part(stage: Stage, context: Context, index: int) -> Counts:
+    """Run and commit one part: its directory appears, complete, or not at all."""
+    stage.enter()
+    with atomic_directory(_part_path(context.scratch / "parts", index)) as directory:
+        counts = stage.run_part(context, index, directory)
+        _write_part_facts(directory, counts)
+    return counts
+
+
+def _write_part_facts(directory: Path, counts: Counts) -> None:
+    write_json(directory / _PART_FACTS, {"files": describe_files(directory), "counts": counts})
+
+
+def _part_path(folder: Path, index: int) -> Path:
+    return folder / f"{index:06}"
+
+
+def _never() -> bool:
+    return False
+
+
+def _emit_nothing(event: str, **fields: Any) -> None:
+    """Workers do not write the log; the runner tells what they committed."""
+
+
+def _for_worker(context: Context) -> Context:
+    return Context(context.directory, context.inputs, ignore_progress, _never, _emit_nothing)
+
+
+def _start_worker(parent: int) -> None:
+    """A worker finishes its part when the terminal's Ctrl-C or a group's SIGTERM reaches it too,
+    and ends when its parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def end_with_parent() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _manifest(
+    stage: Stage, inputs: Mapping[str, Artifact], counts: Counts, directory: Path, started: float
+) -> dict[str, Any]:
+    files = describe_files(directory, skip=SCRATCH)
+    if not files:
+        raise SynbootError(f"{stage.label} wrote no file")
+    for name in files:
+        fsync_path(directory / name)
+    fsync_path(directory)
+    return {
+        "schema": 1,
+        "stage": stage.name,
+        "label": stage.label,
+        "id": stage.id,
+        "version": stage.version,
+        "config": stage.config,
+        "inputs": {name: artifact.id for name, artifact in inputs.items()},
+        "seed": stage.seed,
+        "numerics": stage.numerics,
+        "versions": _versions(),
+        "counts": counts,
+        "files": files,
+        "started_at": round(started, 3),
+        "wall_seconds": round(time.time() - started, 3),
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in ("synboot", "numpy", "torch", "transformers", "tokenizers", "scikit-learn"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
