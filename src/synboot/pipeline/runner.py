@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import itertools
 import multiprocessing
 import os
 import platform
@@ -210,7 +211,7 @@ class Runner:
         try:
             while not satisfied():
                 self._raise_if_stopped(context)
-                while len(running) < self.workers and (index := next(todo, None)) is not None:
+                for index in itertools.islice(todo, self.workers - len(running)):
                     running[index] = self._submit(stage, context, index)
                 done, _ = wait(running.values(), return_when=FIRST_COMPLETED)
                 for index in [index for index, future in running.items() if future in done]:

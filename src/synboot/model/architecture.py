@@ -1,0 +1,127 @@
+"""The language model: transformers' Qwen3 (Llama 3 with QK-norm), its presets and its files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+
+from synboot.core.errors import BadInput
+from synboot.core.rng import seed_for
+from synboot.core.storage import write_json
+
+ROPE_THETA = 10_000.0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A Qwen3-layout transformer with tied embeddings, without its vocabulary and context.
+
+    Grouped-query attention: `query_heads` share `key_value_heads`. Every linear map is free of
+    biases; the feed-forward is SwiGLU with `feed_forward_width` hidden units.
+    """
+
+    layers: int
+    width: int
+    query_heads: int
+    key_value_heads: int
+    head_dim: int
+    feed_forward_width: int
+
+
+PRESETS: dict[str, Shape] = {
+    "0.6m": Shape(4, 96, 3, 1, 32, 256),
+    "1m": Shape(4, 128, 4, 2, 32, 384),
+    "3m": Shape(6, 192, 6, 2, 32, 512),
+    "5m": Shape(6, 256, 8, 4, 32, 704),
+    "14m": Shape(8, 384, 6, 2, 64, 1024),
+    "20m": Shape(8, 448, 7, 1, 64, 1216),
+    "50m": Shape(10, 640, 10, 2, 64, 1728),
+    "100m": Shape(12, 832, 13, 1, 64, 2240),
+    "350m": Shape(24, 1024, 16, 8, 64, 2816),
+    "1b": Shape(24, 1792, 14, 7, 128, 4864),
+    # The shape of the 3B model is recalled, not sourced; that of the 6B model is the natural
+    # next one of the same family with that many parameters.
+    "paper-3b": Shape(26, 3072, 24, 8, 128, 8192),
+    "paper-6b": Shape(32, 4096, 32, 8, 128, 11008),
+}
+"""Names are parameters without embeddings, roughly; `paper-*` are arXiv 2509.15248's scales with
+its embeddings counted in (vocabulary 49,152)."""
+
+
+def shape_of(preset: str) -> Shape:
+    """The preset's shape. Raises BadInput for a name that does not exist."""
+    if preset not in PRESETS:
+        raise BadInput(f"field model.preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
+    return PRESETS[preset]
+
+
+def num_parameters(shape: Shape, vocab_size: int) -> tuple[int, int]:
+    """(all parameters, parameters without the embedding), counted by hand."""
+    attention = shape.width * shape.head_dim * 2 * (shape.query_heads + shape.key_value_heads)
+    feed_forward = 3 * shape.width * shape.feed_forward_width
+    norms = 2 * shape.width + 2 * shape.head_dim
+    rest = shape.layers * (attention + feed_forward + norms) + shape.width
+    return rest + vocab_size * shape.width, rest
+
+
+def new_model(
+    shape: Shape, *, vocab_size: int, context: int, end_id: int, seed: int
+) -> Qwen3ForCausalLM:
+    """A freshly initialised model (normal, standard deviation 0.02); float32, on the CPU."""
+    config = Qwen3Config(
+        vocab_size=vocab_size,
+        hidden_size=shape.width,
+        intermediate_size=shape.feed_forward_width,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.query_heads,
+        num_key_value_heads=shape.key_value_heads,
+        head_dim=shape.head_dim,
+        max_position_embeddings=context,
+        rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
+        tie_word_embeddings=True,
+        attention_bias=False,
+        attention_dropout=0.0,
+        bos_token_id=end_id,
+        eos_token_id=end_id,
+        pad_token_id=end_id,
+        use_cache=True,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(seed, "initial weights", *map(str, asdict(shape).values())))
+        model = Qwen3ForCausalLM(config)
+    return model.float()
+
+
+def load_model(directory: Path) -> Any:
+    """A causal LM from a model directory (safetensors only, no remote code), float32."""
+    return AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, use_safetensors=True, local_files_only=True
+    )
+
+
+def save_model(model: Any, directory: Path) -> None:
+    """Write config, generation config and safetensors as transformers lays them out.
+
+    `rope_theta` stands beside transformers 5's `rope_parameters`, for readers of either.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    model.generation_config = GenerationConfig(
+        bos_token_id=model.config.bos_token_id,
+        eos_token_id=model.config.eos_token_id,
+        pad_token_id=model.config.pad_token_id,
+        do_sample=True,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+    )
+    model.save_pretrained(directory, safe_serialization=True)
+    file = directory / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    if "rope_parameters" in config:
+        config["rope_theta"] = config["rope_parameters"]["rope_theta"]
+    write_json(file, config)

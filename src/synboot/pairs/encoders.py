@@ -1,0 +1,106 @@
+"""Documents to unit vectors. Closed system by default: fitted on the corpus, nothing from outside.
+
+An `Encoder` is fitted once on the unique budget's texts, saved, and applied in parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.utils.extmath import randomized_svd
+
+from synboot.core.errors import BadInput
+from synboot.core.rng import seed_for
+from synboot.core.storage import atomic_file, read_json, write_json
+
+EncoderName = Literal["lsa"]
+
+
+class Encoder(Protocol):
+    """Texts in, unit vectors out."""
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 [texts, dimensions]; rows have length 1, or 0 for a text without known words."""
+
+    def save(self, directory: Path) -> None:
+        """Write what `load` of the same class reads."""
+
+
+class LsaEncoder:
+    """Latent semantic analysis: TF-IDF (sublinear counts, words of two letters and more) reduced
+    by truncated SVD, so that documents are near that use words that occur together."""
+
+    def __init__(self, vocabulary: Sequence[str], idf: np.ndarray, components: np.ndarray) -> None:
+        self._words = list(vocabulary)
+        self._idf = idf
+        self._components = components  # float32 [dimensions, words]
+        self._vectorizer = _new_vectorizer({word: i for i, word in enumerate(self._words)})
+        self._vectorizer.idf_ = idf
+
+    @classmethod
+    def fit(cls, texts: Sequence[str], *, dimensions: int, seed: int) -> LsaEncoder:
+        """Learn words, their weights and at most `dimensions` directions from `texts`.
+
+        Raises BadInput if the texts hold fewer than two words or documents.
+        """
+        vectorizer = _new_vectorizer(None)
+        try:
+            matrix = vectorizer.fit_transform(texts)
+        except ValueError:
+            raise BadInput("field pairs.encoder: lsa found no word in the documents") from None
+        words = vectorizer.get_feature_names_out().tolist()
+        most = min(dimensions, matrix.shape[0] - 1, matrix.shape[1] - 1)
+        if most < 1:
+            raise BadInput("field pairs.encoder: lsa needs at least two documents and two words")
+        _, _, components = randomized_svd(
+            matrix, n_components=most, n_iter=5, random_state=seed_for(seed, "lsa") % 2**32
+        )
+        return cls(words, vectorizer.idf_, components.astype(np.float32))
+
+    @classmethod
+    def load(cls, directory: Path) -> LsaEncoder:
+        """The encoder that `save` wrote."""
+        return cls(
+            read_json(directory / "vocabulary.json"),
+            np.load(directory / "idf.npy", allow_pickle=False),
+            np.load(directory / "components.npy", allow_pickle=False),
+        )
+
+    def save(self, directory: Path) -> None:
+        """Write vocabulary, inverse document frequencies and SVD directions."""
+        write_json(directory / "vocabulary.json", self._words)
+        for name, array in (("idf", self._idf), ("components", self._components)):
+            with atomic_file(directory / f"{name}.npy") as file:
+                np.save(file, array, allow_pickle=False)
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 [texts, dimensions], unit rows."""
+        matrix: csr_matrix = self._vectorizer.transform(texts)
+        vectors = np.asarray(matrix @ self._components.T, dtype=np.float32)
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors / np.where(norms > 0, norms, 1.0)
+
+
+def _new_vectorizer(vocabulary: dict[str, int] | None) -> TfidfVectorizer:
+    return TfidfVectorizer(sublinear_tf=True, dtype=np.float32, vocabulary=vocabulary)
+
+
+def fit_encoder(
+    name: EncoderName, texts: Sequence[str], *, dimensions: int, seed: int
+) -> LsaEncoder:
+    """A fitted encoder by its name in a recipe."""
+    if name != "lsa":
+        raise BadInput(f"field pairs.encoder: expected lsa, got {name!r}")
+    return LsaEncoder.fit(texts, dimensions=dimensions, seed=seed)
+
+
+def load_encoder(name: EncoderName, directory: Path) -> Encoder:
+    """The encoder of that name that `save` wrote into `directory`."""
+    if name != "lsa":
+        raise BadInput(f"field pairs.encoder: expected lsa, got {name!r}")
+    return LsaEncoder.load(directory)

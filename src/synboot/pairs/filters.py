@@ -1,0 +1,100 @@
+"""Which neighbours become pairs: pure filters with reasons (law 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from synboot.core.config import Config
+from synboot.core.verdict import KEEP, Drop, Verdict
+from synboot.data.ngrams import overlap, window_hashes
+
+
+class PairFilterConfig(Config):
+    """Thresholds of the pair filters. The paper keeps pairs above a similarity; alpha = 0.75 of
+    its encoder is recalled, and no other encoder's scale is comparable."""
+
+    min_similarity: float = 0.3
+    """Cosine similarity of the two documents, at least."""
+    max_similarity: float = 1.0
+    max_window_overlap: float = 0.5
+    """Share of 13-word windows in common (of the document with fewer), at most."""
+    max_pairs_per_document: int = 10
+    """Pairs that one document may be in; the most similar come first."""
+    exclude_same_group: bool = False
+    """Drop pairs of one group (a module and its parts, say)."""
+
+
+@dataclass(frozen=True)
+class PairCandidate:
+    """Two documents, by number, `first < second`, and their cosine similarity."""
+
+    first: int
+    second: int
+    similarity: float
+
+
+PairFilter = Callable[[PairCandidate], Verdict]
+
+
+def similar_enough(config: PairFilterConfig) -> PairFilter:
+    """Drops `below_min_similarity` and `above_max_similarity`."""
+
+    def check(pair: PairCandidate) -> Verdict:
+        if pair.similarity < config.min_similarity:
+            return Drop("below_min_similarity", pair.similarity)
+        # Rounding carries the product of equal unit vectors a little above 1.
+        if pair.similarity > config.max_similarity + 1e-5:
+            return Drop("above_max_similarity", pair.similarity)
+        return KEEP
+
+    return check
+
+
+def not_same_group(groups: Sequence[str | None]) -> PairFilter:
+    """Drops `same_group`; a document without a group is in none."""
+
+    def check(pair: PairCandidate) -> Verdict:
+        group = groups[pair.first]
+        same = group is not None and group == groups[pair.second]
+        return Drop("same_group", 1.0) if same else KEEP
+
+    return check
+
+
+def not_near_duplicate(texts: Sequence[str], config: PairFilterConfig) -> PairFilter:
+    """Drops `near_duplicate`: too many 13-word windows in common."""
+    windows: dict[int, np.ndarray] = {}
+
+    def windows_of(document: int) -> np.ndarray:
+        if document not in windows:
+            windows[document] = window_hashes(texts[document])
+        return windows[document]
+
+    def check(pair: PairCandidate) -> Verdict:
+        share = overlap(windows_of(pair.first), windows_of(pair.second))
+        return Drop("near_duplicate", share) if share > config.max_window_overlap else KEEP
+
+    return check
+
+
+class DegreeLimit:
+    """Drops `degree_limit`: either document is in `max_pairs_per_document` pairs already.
+
+    Depends on what it has let through before: ask it last, and for the most similar pairs first.
+    """
+
+    def __init__(self, max_pairs_per_document: int) -> None:
+        self._limit = max_pairs_per_document
+        self._degree: dict[int, int] = {}
+
+    def __call__(self, pair: PairCandidate) -> Verdict:
+        """The verdict; a kept pair counts for both documents."""
+        degree = max(self._degree.get(pair.first, 0), self._degree.get(pair.second, 0))
+        if degree >= self._limit:
+            return Drop("degree_limit", float(degree))
+        for document in (pair.first, pair.second):
+            self._degree[document] = self._degree.get(document, 0) + 1
+        return KEEP

@@ -1,0 +1,180 @@
+"""Sampling from a language model: requests in, completions out, each keyed on its own (law 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+
+from synboot.core.config import Config
+from synboot.core.rng import Key, rng
+from synboot.model.decode import CachedDecoder
+
+
+class SamplingConfig(Config):
+    """How a token is drawn. Temperature 1 and top-p 0.9 are recalled of the paper."""
+
+    temperature: float = 1.0
+    top_p: float = 0.9
+    top_k: int = 0
+    """Only the k most likely tokens; 0 for all."""
+    max_tokens: int = 4096
+    """Tokens of one document, END included; the context may allow fewer."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt, int64 [length], and the key of the random numbers that continue it."""
+
+    prompt: np.ndarray
+    key: tuple[Key, ...]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The sampled tokens, int64, without the prompt and without END."""
+
+    tokens: np.ndarray
+    finish_reason: Literal["end", "length"]
+
+
+class Engine(Protocol):
+    """Continues prompts until END or a limit. Token i of a request is drawn with the i-th
+    uniform number of its key, by inverse distribution function over tokens from the most likely
+    to the least (`choose`)."""
+
+    def sample(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Completion]:
+        """One completion for each request, in order."""
+
+
+def choose(logits: torch.Tensor, uniforms: torch.Tensor, sampling: SamplingConfig) -> torch.Tensor:
+    """Draw one token a row: logits [rows, vocabulary], uniforms float32 [rows] -> int64 [rows].
+
+    Tokens are ordered by probability; top-k keeps the first k, top-p the fewest first ones whose
+    mass reaches p. Temperature 0 takes the most likely.
+    """
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    ordered, tokens = torch.sort(logits.float() / sampling.temperature, dim=-1, descending=True)
+    if sampling.top_k:
+        ordered, tokens = ordered[:, : sampling.top_k], tokens[:, : sampling.top_k]
+    probabilities = ordered.softmax(-1)
+    mass = probabilities.cumsum(-1)
+    kept = (mass - probabilities < sampling.top_p).sum(-1, keepdim=True)  # at least the first
+    target = uniforms[:, None] * mass.gather(-1, kept - 1)
+    place = torch.minimum((mass <= target).sum(-1, keepdim=True), kept - 1)
+    return tokens.gather(-1, place).squeeze(-1)
+
+
+def _limit(prompt_length: int, context: int, sampling: SamplingConfig) -> int:
+    """How many tokens may be drawn: the last one is not fed back, so it needs no position."""
+    return min(sampling.max_tokens, context + 1 - prompt_length)
+
+
+class ReferenceEngine:
+    """Slow and obvious: one request at a time, the whole sequence through transformers' model
+    for every token. Any causal LM."""
+
+    def __init__(self, model: Any, *, context: int, end_id: int) -> None:
+        self._model = model.eval()
+        self._context = context
+        self._end_id = end_id
+
+    @torch.inference_mode()
+    def sample(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Completion]:
+        """One completion for each request, in order."""
+        return [self._complete(request, sampling) for request in requests]
+
+    def _complete(self, request: Request, sampling: SamplingConfig) -> Completion:
+        limit = _limit(len(request.prompt), self._context, sampling)
+        uniforms = rng(*request.key).random(limit, dtype=np.float32)
+        ids = torch.from_numpy(request.prompt).to(self._model.device)
+        tokens: list[int] = []
+        for uniform in uniforms:
+            logits = self._model(input_ids=ids[None], use_cache=False).logits[:, -1]
+            drawn = torch.tensor([float(uniform)], device=ids.device)
+            token = int(choose(logits, drawn, sampling))
+            if token == self._end_id:
+                return Completion(np.array(tokens, dtype=np.int64), "end")
+            tokens.append(token)
+            ids = torch.cat([ids, ids.new_tensor([token])])
+        return Completion(np.array(tokens, dtype=np.int64), "length")
+
+
+@dataclass
+class _Running:
+    """A request in a slot."""
+
+    index: int
+    uniforms: np.ndarray
+    position: int
+    tokens: list[int] = field(default_factory=list)
+
+
+class SlotEngine:
+    """The built-in engine: a fixed number of slots advance together, one token a step; a slot
+    whose request ends is given the next one at once."""
+
+    def __init__(self, model: Any, *, context: int, end_id: int, slots: int) -> None:
+        self._decoder = CachedDecoder(model.eval(), slots=slots, capacity=context)
+        self._device = next(model.parameters()).device
+        self._context = context
+        self._end_id = end_id
+        self._slots = slots
+
+    @torch.inference_mode()
+    def sample(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Completion]:
+        """One completion for each request, in order."""
+        completions: list[Completion | None] = [None] * len(requests)
+        waiting = iter(range(len(requests)))
+        running: list[_Running | None] = [None] * self._slots
+        ids = np.zeros(self._slots, dtype=np.int64)
+        positions = np.zeros(self._slots, dtype=np.int64)
+        uniforms = np.zeros(self._slots, dtype=np.float32)
+
+        def accept(slot: int, state: _Running, token: int) -> bool:
+            """Take a drawn token; True if the slot goes on with it."""
+            ended = token == self._end_id
+            if not ended:
+                state.tokens.append(token)
+            if ended or len(state.tokens) == len(state.uniforms):
+                tokens = np.array(state.tokens, dtype=np.int64)
+                completions[state.index] = Completion(tokens, "end" if ended else "length")
+                running[slot] = None
+                ids[slot] = positions[slot] = 0
+                return False
+            ids[slot], positions[slot] = token, state.position
+            state.position += 1
+            uniforms[slot] = state.uniforms[len(state.tokens)]
+            return True
+
+        while True:
+            for slot in range(self._slots):
+                while running[slot] is None and (index := next(waiting, None)) is not None:
+                    state, token = self._start(slot, index, requests[index], sampling)
+                    running[slot] = state
+                    accept(slot, state, token)
+            live = [(slot, state) for slot, state in enumerate(running) if state is not None]
+            if not live:
+                return [completion for completion in completions if completion is not None]
+            logits = self._decoder.step(self._tensor(ids), self._tensor(positions))
+            drawn = choose(logits, self._tensor(uniforms), sampling).tolist()
+            for slot, state in live:
+                accept(slot, state, drawn[slot])
+
+    def _start(
+        self, slot: int, index: int, request: Request, sampling: SamplingConfig
+    ) -> tuple[_Running, int]:
+        """Put a request into a slot; its state and its first token."""
+        prefix = self._decoder.prefill(self._tensor(request.prompt))
+        self._decoder.place(slot, prefix)
+        limit = _limit(prefix.length, self._context, sampling)
+        uniforms = rng(*request.key).random(limit, dtype=np.float32)
+        token = int(choose(prefix.logits[None], self._tensor(uniforms[:1]), sampling))
+        return _Running(index, uniforms, prefix.length), token
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array).to(self._device)

@@ -1,0 +1,141 @@
+"""Which sampled texts become synthetic documents: filters with reasons (law 8).
+
+Thresholds are shares of tokens and of word windows, never lists of words, so that they hold for
+any language that `\\w` covers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from synboot.core.config import Config
+from synboot.core.verdict import KEEP, Drop, Verdict
+from synboot.data.ngrams import overlap, share_found, window_hashes
+
+_REPETITION_WINDOW = 4
+_BARE = re.compile(r"[\W_]+")
+
+
+class TextFilterConfig(Config):
+    """Thresholds of the text filters."""
+
+    keep_unfinished: bool = False
+    """Keep documents that were cut at the length limit instead of ending by themselves."""
+    min_tokens: int = 8
+    max_repetition: float = 0.5
+    """Share of a text's 4-token windows that repeat an earlier one, at most."""
+    max_seed_overlap: float = 0.5
+    """Share of 13-word windows in common with the seed document, at most."""
+    max_corpus_overlap: float = 0.8
+    """Share of 13-word windows found anywhere in the unique budget, at most."""
+    max_draw_overlap: float = 0.8
+    """Share of 13-word windows found in the synthetic documents kept before, at most."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A sampled text before it is judged; `text` is None if its bytes are no valid UTF-8."""
+
+    tokens: np.ndarray
+    text: str | None
+    finish_reason: str
+    seed_text: str
+
+    @cached_property
+    def windows(self) -> np.ndarray:
+        """Hashes of the text's 13-word windows."""
+        return window_hashes(self.text or "")
+
+
+TextFilter = Callable[[Draft], Verdict]
+
+
+def text_filters(config: TextFilterConfig, corpus: CorpusWindows) -> list[TextFilter]:
+    """The filters that look at one draft alone, cheapest first."""
+
+    def unfinished(draft: Draft) -> Verdict:
+        cut = draft.finish_reason != "end" and not config.keep_unfinished
+        return Drop("unfinished", float(len(draft.tokens))) if cut else KEEP
+
+    def invalid_utf8(draft: Draft) -> Verdict:
+        return Drop("invalid_utf8", 1.0) if draft.text is None else KEEP
+
+    def too_short(draft: Draft) -> Verdict:
+        short = len(draft.tokens) < config.min_tokens or not (draft.text or "").strip()
+        return Drop("too_short", float(len(draft.tokens))) if short else KEEP
+
+    def repetitive(draft: Draft) -> Verdict:
+        share = repetition(draft.tokens)
+        return Drop("repetition", share) if share > config.max_repetition else KEEP
+
+    def seed_copy(draft: Draft) -> Verdict:
+        if bare(draft.text or "") == bare(draft.seed_text):
+            return Drop("seed_copy", 1.0)
+        share = overlap(draft.windows, window_hashes(draft.seed_text))
+        return Drop("seed_copy", share) if share > config.max_seed_overlap else KEEP
+
+    def corpus_duplicate(draft: Draft) -> Verdict:
+        if corpus.holds(draft.text or ""):
+            return Drop("corpus_duplicate", 1.0)
+        share = share_found(draft.windows, corpus.windows)
+        return Drop("corpus_duplicate", share) if share > config.max_corpus_overlap else KEEP
+
+    return [unfinished, invalid_utf8, too_short, repetitive, seed_copy, corpus_duplicate]
+
+
+class CorpusWindows:
+    """What is needed to know a copy of any document of the unique budget."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        hashes = [window_hashes(text) for text in texts]
+        self.windows = np.unique(np.concatenate(hashes)) if hashes else np.empty(0, np.uint64)
+        self._bare = {_bare_digest(text) for text in texts}
+
+    def holds(self, text: str) -> bool:
+        """Whether a document equals `text` up to case, white space and punctuation."""
+        return _bare_digest(text) in self._bare
+
+
+class EarlierDraws:
+    """Drops `draw_duplicate`: mostly made of what was kept before. Depends on the past, hence is
+    asked in the total order of draws, by one process, after all other filters."""
+
+    def __init__(self, max_draw_overlap: float) -> None:
+        self._limit = max_draw_overlap
+        self._bare: set[bytes] = set()
+        self._windows: set[int] = set()
+
+    def __call__(self, text: str) -> Verdict:
+        """The verdict; a kept text counts as earlier from now on."""
+        digest = _bare_digest(text)
+        if digest in self._bare:
+            return Drop("draw_duplicate", 1.0)
+        windows = window_hashes(text).tolist()
+        share = sum(window in self._windows for window in windows) / max(len(windows), 1)
+        if share > self._limit:
+            return Drop("draw_duplicate", share)
+        self._bare.add(digest)
+        self._windows.update(windows)
+        return KEEP
+
+
+def repetition(tokens: Iterable[int]) -> float:
+    """Share of 4-token windows that stood in the text before; 0.0 for fewer than 4 tokens."""
+    sequence = [int(token) for token in tokens]
+    windows = list(zip(*(sequence[i:] for i in range(_REPETITION_WINDOW)), strict=False))
+    return 1.0 - len(set(windows)) / len(windows) if windows else 0.0
+
+
+def bare(text: str) -> str:
+    """The text without case, white space and punctuation."""
+    return _BARE.sub("", text.casefold())
+
+
+def _bare_digest(text: str) -> bytes:
+    return hashlib.blake2b(bare(text).encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,0 +1,166 @@
+"""The synthetic corpus: a fixed total order of draws, filters, and its shortest prefix that is
+long enough (law 3).
+
+The order is by draw number, then by seed document: every seed document of the unique budget is
+drawn from once before any is drawn from again (the paper draws seeds uniformly). Draw n of seed
+document s is keyed by (seed, s, n) and by nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from synboot.core.verdict import Drop, Keep, Tally, judge
+from synboot.data.tokenizer import TextTokenizer
+from synboot.synth.engine import Engine, Request, SamplingConfig
+from synboot.synth.filters import CorpusWindows, Draft, EarlierDraws, TextFilterConfig, text_filters
+from synboot.synth.template import prompt
+
+_SAMPLE_CHARACTERS = 2000
+
+
+@dataclass(frozen=True)
+class SeedDocument:
+    """A document to draw from; `tokens` without END."""
+
+    id: str
+    text: str
+    tokens: np.ndarray
+    license: str | None
+    source: str | None
+
+
+Row = dict[str, Any]
+
+
+def draw(
+    first: int,
+    stop: int,
+    seeds: Callable[[int], SeedDocument],
+    num_seeds: int,
+    *,
+    engine: Engine,
+    tokenizer: TextTokenizer,
+    corpus: CorpusWindows,
+    sampling: SamplingConfig,
+    filters: TextFilterConfig,
+    context: int,
+    seed: int,
+) -> list[Row]:
+    """Draws `first` to `stop` of the total order, each with its verdict.
+
+    What a draw is does not depend on the range it is asked in (at a given number of slots).
+    """
+    places = [(index // num_seeds, seeds(index % num_seeds)) for index in range(first, stop)]
+    requests = [
+        Request(
+            prompt(document.tokens, context, tokenizer.end_id),
+            (seed, "synthesize", document.id, number),
+        )
+        for number, document in places
+    ]
+    checks = text_filters(filters, corpus)
+    rows = []
+    for (number, document), completion in zip(
+        places, engine.sample(requests, sampling), strict=True
+    ):
+        text = _valid_text(tokenizer, completion.tokens)
+        draft = Draft(completion.tokens, text, completion.finish_reason, document.text)
+        verdict = judge(draft, checks)
+        rows.append(
+            {
+                "id": f"{document.id}#{number}",
+                "text": text if text is not None else _readable(tokenizer, completion.tokens),
+                "seed_id": document.id,
+                "draw": number,
+                "sampled_tokens": len(completion.tokens),
+                "finish_reason": completion.finish_reason,
+                "verdict": "keep" if isinstance(verdict, Keep) else "drop",
+                "reason": verdict.reason if isinstance(verdict, Drop) else None,
+                "score": verdict.score if isinstance(verdict, Drop) else None,
+                "license": document.license,
+                "source": document.source,
+            }
+        )
+    return rows
+
+
+def _valid_text(tokenizer: TextTokenizer, tokens: np.ndarray) -> str | None:
+    try:
+        return tokenizer.decode(tokens)
+    except UnicodeDecodeError:
+        return None
+
+
+def _readable(tokenizer: TextTokenizer, tokens: np.ndarray) -> str:
+    return tokenizer.decode_bytes(tokens).decode("utf-8", errors="replace")
+
+
+@dataclass
+class Prefix:
+    """The kept documents of a prefix of the total order, up to `need_tokens`, to the token.
+
+    Feed it rows in order with `add` until it is `full`. Text counts as training will count it:
+    encoded again from its characters, with END. The last document is cut to the token and then
+    carries no END.
+    """
+
+    need_tokens: int
+    tokenizer: TextTokenizer
+    filters: TextFilterConfig
+    rows: list[Row] = field(default_factory=list)
+    documents: list[np.ndarray] = field(default_factory=list)
+    num_tokens: int = 0
+    num_candidates: int = 0
+    num_sampled_tokens: int = 0
+    tally: Tally = field(default_factory=Tally)
+    _earlier: EarlierDraws | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether the need is met."""
+        return self.num_tokens >= self.need_tokens
+
+    def add(self, row: Row, seed_text: str) -> None:
+        """Take the next row of the order."""
+        if self.full:
+            raise ValueError("the need is met already")
+        self._earlier = self._earlier or EarlierDraws(self.filters.max_draw_overlap)
+        verdict = (
+            self._earlier(row["text"])
+            if row["verdict"] == "keep"
+            else Drop(row["reason"], row["score"])
+        )
+        self.num_candidates += 1
+        self.num_sampled_tokens += row["sampled_tokens"] + (row["finish_reason"] == "end")
+        self.tally.add(
+            verdict,
+            lambda: {
+                "seed_id": row["seed_id"],
+                "seed_text": seed_text[:_SAMPLE_CHARACTERS],
+                "text": row["text"][:_SAMPLE_CHARACTERS],
+            },
+        )
+        if isinstance(verdict, Drop):
+            return
+        ids = np.append(self.tokenizer.encode([row["text"]])[0], self.tokenizer.end_id)
+        left = self.need_tokens - self.num_tokens
+        cut = len(ids) > left
+        text = _readable(self.tokenizer, ids[:left]) if cut else row["text"]
+        self.documents.append(ids[:left])
+        self.rows.append(row | {"text": text, "num_tokens": min(len(ids), left), "cut": cut})
+        self.num_tokens += min(len(ids), left)
+
+    def draws_per_seed(self) -> int:
+        """How many draws of a seed document were looked at, at most."""
+        return 0 if not self.rows else 1 + max(int(row["draw"]) for row in self.rows)
+
+
+def licenses_of(licenses: Sequence[str | None]) -> str:
+    """The distinct licences of the documents a synthesizer saw, as a JSON list."""
+    return json.dumps(sorted({name for name in licenses if name}))

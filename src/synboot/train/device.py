@@ -1,0 +1,37 @@
+"""Where and in which precision a process computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import torch
+
+from synboot.core.errors import BadInput
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def resolve_device(name: DeviceName) -> torch.device:
+    """`auto` is the first CUDA device if there is one. Raises BadInput if `cuda` is asked of a
+    machine without."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise BadInput("field runtime.device: cuda was asked for, but there is no CUDA device")
+    use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if use_cuda else "cpu")
+
+
+def resolve_precision(name: Precision, device: torch.device) -> Literal["float32", "bfloat16"]:
+    """`auto` is bfloat16 autocast on CUDA, float32 on a CPU (autocast is slower there)."""
+    if name != "auto":
+        return name
+    return "bfloat16" if device.type == "cuda" else "float32"
+
+
+def autocast(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[Any]]:
+    """A factory of contexts in which matrix products run in `precision`; weights stay float32."""
+    if precision == "bfloat16":
+        return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext

@@ -1,0 +1,197 @@
+"""One loop for pretraining and synthesizer-tuning: only rows and loss masks differ (law 5)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional
+
+from synboot.core.config import Config
+from synboot.core.errors import Incomplete, SynbootError
+from synboot.core.events import ReportProgress, ignore_progress
+from synboot.core.rng import seed_for
+from synboot.data.batches import IGNORED, Batch, Batches, Rows
+from synboot.train.checkpoint import TrainState, load_checkpoint, save_checkpoint, weights_of
+from synboot.train.device import autocast
+from synboot.train.optim import OptimConfig, learning_rate, new_optimizer
+
+
+class LoopConfig(Config):
+    """What a run of the loop is, besides its rows and its model."""
+
+    optim: OptimConfig
+    batch_rows: int
+    micro_rows: int | None = None
+    """Rows of one forward pass; gradients of a batch are accumulated over them."""
+    dropout: float = 0.0
+    num_validations: int = 20
+    """Validations spread evenly over the run; the last follows the last step."""
+
+
+def train(
+    model: torch.nn.Module,
+    rows: Rows,
+    validation_rows: Rows,
+    config: LoopConfig,
+    scratch: Path,
+    *,
+    seed: int,
+    device: torch.device,
+    precision: str = "float32",
+    checkpoint_seconds: float = 60.0,
+    progress: ReportProgress = ignore_progress,
+    should_stop: Callable[[], bool] = lambda: False,
+    emit: Callable[..., None] = lambda event, **fields: None,
+) -> TrainState:
+    """Train `model` in place on one pass over `rows`; resumes from `scratch` if it can.
+
+    The weights of lowest validation loss end up in `scratch/best.safetensors`. Returns the final
+    state. Raises SynbootError at a loss or gradient that is not finite, with the step's number,
+    and Incomplete after a checkpoint if `should_stop()` becomes true.
+    """
+    model.to(device)
+    remove_dropout = add_dropout(model, config.dropout)
+    optimizer = new_optimizer(model, config.optim)
+    batches = Batches(rows, config.batch_rows)
+    num_steps = batches.num_steps
+    validate_at = validation_steps(num_steps, config.num_validations)
+    cast = autocast(device, precision)
+    checkpoints = scratch / "checkpoints"
+    state = load_checkpoint(checkpoints, model, optimizer) or TrainState()
+    emit("training_from", step=state.step, num_steps=num_steps)
+    saved = time.monotonic()
+
+    while state.step < num_steps:
+        model.train()
+        torch.manual_seed(seed_for(seed, "dropout", state.step))
+        for batch in batches.batch(state.step, config.micro_rows):
+            with cast():
+                loss_sum, targets = summed_loss(model, batch, device)
+            torch.autograd.backward(loss_sum / batch.global_targets)
+            state.loss_sum += loss_sum.item()
+            state.loss_targets += targets
+            state.tokens += targets
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.gradient_clip)
+        if not torch.isfinite(norm):
+            raise SynbootError(
+                f"step {state.step + 1} of {num_steps}: the gradient is not finite "
+                f"(mean loss {state.loss_sum / state.loss_targets:g}); nothing of this step was "
+                "kept. A lower learning rate or a longer warmup is the usual remedy"
+            )
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config.optim, state.step, num_steps)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+
+        note = ""
+        if state.step in validate_at:
+            validation = mean_loss(model, validation_rows, config.batch_rows, device, precision)
+            _log(state, validation)
+            emit("validation", **state.history[-1])
+            if state.best_loss is None or validation < state.best_loss:
+                state.best_loss, state.best_step = validation, state.step
+                _save_best(model, scratch)
+        if state.history:
+            note = f"validation loss {state.history[-1]['validation_loss']:.3f}"
+        progress(state.step, num_steps, note)
+        stopping = should_stop() and state.step < num_steps
+        if stopping or time.monotonic() - saved >= checkpoint_seconds or state.step == num_steps:
+            save_checkpoint(checkpoints, state, model, optimizer)
+            emit("checkpoint", step=state.step)
+            saved = time.monotonic()
+        if stopping:
+            raise Incomplete(f"stopped after step {state.step} of {num_steps}")
+
+    remove_dropout()
+    model.eval()
+    return state
+
+
+def summed_loss(
+    model: torch.nn.Module, batch: Batch, device: torch.device
+) -> tuple[torch.Tensor, int]:
+    """(summed cross-entropy in nats, positions with loss) of a batch."""
+    inputs = torch.from_numpy(batch.inputs).to(device)
+    targets = torch.from_numpy(batch.targets).to(device)
+    logits = model(input_ids=inputs, use_cache=False).logits  # [rows, length, vocab]
+    loss = functional.cross_entropy(
+        logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    return loss, int((batch.targets != IGNORED).sum())
+
+
+@torch.no_grad()
+def mean_loss(
+    model: torch.nn.Module,
+    rows: Rows,
+    batch_rows: int,
+    device: torch.device,
+    precision: str = "float32",
+) -> float:
+    """Mean cross-entropy in nats per position with loss, over all of `rows`, without dropout."""
+    model.eval()
+    batches = Batches(rows, batch_rows)
+    total, count = 0.0, 0
+    with autocast(device, precision)():
+        for step in range(batches.num_steps):
+            for batch in batches.batch(step):
+                loss, targets = summed_loss(model, batch, device)
+                total += loss.item()
+                count += targets
+    return total / count
+
+
+def validation_steps(num_steps: int, num_validations: int) -> set[int]:
+    """After which steps (1-based) to validate: evenly spread, the last one included."""
+    count = min(max(num_validations, 1), num_steps)
+    return {round((i + 1) * num_steps / count) for i in range(count)}
+
+
+def add_dropout(model: torch.nn.Module, rate: float) -> Callable[[], None]:
+    """Dropout on what the embedding and every block's two branches add to the residual stream,
+    where a Qwen3 model has none of its own; returns a function that takes it off again."""
+    if rate == 0.0:
+        return lambda: None
+
+    def drop(module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        return functional.dropout(output, rate, training=model.training)
+
+    names = ("embed_tokens", "o_proj", "down_proj")
+    handles = [
+        module.register_forward_hook(drop)
+        for name, module in model.named_modules()
+        if name.rsplit(".", 1)[-1] in names
+    ]
+    if not handles:
+        raise SynbootError(f"dropout: found none of {', '.join(names)} in {type(model).__name__}")
+
+    def remove() -> None:
+        for handle in handles:
+            handle.remove()
+
+    return remove
+
+
+def _log(state: TrainState, validation_loss: float) -> None:
+    state.history.append(
+        {
+            "step": state.step,
+            "tokens": state.tokens,
+            "train_loss": state.loss_sum / max(state.loss_targets, 1),
+            "validation_loss": validation_loss,
+        }
+    )
+    state.loss_sum, state.loss_targets = 0.0, 0
+
+
+def _save_best(model: torch.nn.Module, scratch: Path) -> None:
+    scratch.mkdir(parents=True, exist_ok=True)
+    temporary = scratch / "best.tmp"
+    save_file(weights_of(model), temporary)
+    temporary.replace(scratch / "best.safetensors")
