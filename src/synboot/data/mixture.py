@@ -8,6 +8,7 @@ exactly once. The budget counts those targets.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,6 +124,15 @@ class Mixture:
         if start == 0:
             tokens = np.concatenate([[self._end_id], tokens])
         return tokens[:-1], tokens[1:]
+
+    def row_lengths(self) -> Counter[int]:
+        """How many rows there are of each length, for counting FLOPs."""
+        lengths: Counter[int] = Counter()
+        for source in self.sources:
+            lengths[self.context] += source.budget_tokens // self.context
+            if rest := source.budget_tokens % self.context:
+                lengths[rest] += 1
+        return lengths
 
     def plan(self) -> list[dict[str, int | str | float]]:
         """For each source: tokens of one pass, tokens trained, passes. Their sum is the budget."""

@@ -8,6 +8,8 @@ counts twice the forward pass.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from synboot.model.architecture import Shape
 
 
@@ -18,9 +20,19 @@ def forward_flops(shape: Shape, vocab_size: int, first: int, stop: int) -> int:
     return tokens * matmul_flops_per_token(shape, vocab_size) + _attention(shape, first, stop)
 
 
-def training_flops(shape: Shape, vocab_size: int, row_length: int, num_rows: int = 1) -> int:
-    """FLOPs of forward and backward over rows of `row_length` positions each."""
-    return 3 * num_rows * forward_flops(shape, vocab_size, 0, row_length)
+def training_flops(shape: Shape, vocab_size: int, row_lengths: Mapping[int, int]) -> int:
+    """FLOPs of forward and backward over `{row length: number of rows}`."""
+    return 3 * sum(
+        count * forward_flops(shape, vocab_size, 0, length) for length, count in row_lengths.items()
+    )
+
+
+def sampling_flops(shape: Shape, vocab_size: int, prompt_length: int, num_sampled: int) -> int:
+    """FLOPs of one prompt, with logits at its last position only, and of the tokens after it;
+    the last sampled token is not fed back."""
+    last = prompt_length + max(num_sampled - 1, 0)
+    prompt = forward_flops(shape, 0, 0, prompt_length) + 2 * vocab_size * shape.width
+    return prompt + forward_flops(shape, vocab_size, prompt_length, last)
 
 
 def matmul_flops_per_token(shape: Shape, vocab_size: int) -> int:

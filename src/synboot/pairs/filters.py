@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import Field
 
 from synboot.core.config import Config
 from synboot.core.verdict import KEEP, Drop, Verdict
@@ -16,12 +17,12 @@ class PairFilterConfig(Config):
     """Thresholds of the pair filters. The paper keeps pairs above a similarity; alpha = 0.75 of
     its encoder is recalled, and no other encoder's scale is comparable."""
 
-    min_similarity: float = 0.3
+    min_similarity: float = Field(default=0.3, ge=-1, le=1)
     """Cosine similarity of the two documents, at least."""
-    max_similarity: float = 1.0
-    max_window_overlap: float = 0.5
+    max_similarity: float = Field(default=1.0, ge=-1, le=1)
+    max_window_overlap: float = Field(default=0.5, ge=0, le=1)
     """Share of 13-word windows in common (of the document with fewer), at most."""
-    max_pairs_per_document: int = 10
+    max_pairs_per_document: int = Field(default=10, ge=1)
     """Pairs that one document may be in; the most similar come first."""
     exclude_same_group: bool = False
     """Drop pairs of one group (a module and its parts, say)."""

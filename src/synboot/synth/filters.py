@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from pydantic import Field
 
 from synboot.core.config import Config
 from synboot.core.verdict import KEEP, Drop, Verdict
@@ -27,14 +28,14 @@ class TextFilterConfig(Config):
 
     keep_unfinished: bool = False
     """Keep documents that were cut at the length limit instead of ending by themselves."""
-    min_tokens: int = 8
-    max_repetition: float = 0.5
+    min_tokens: int = Field(default=8, ge=1)
+    max_repetition: float = Field(default=0.5, ge=0, le=1)
     """Share of a text's 4-token windows that repeat an earlier one, at most."""
-    max_seed_overlap: float = 0.5
+    max_seed_overlap: float = Field(default=0.5, ge=0, le=1)
     """Share of 13-word windows in common with the seed document, at most."""
-    max_corpus_overlap: float = 0.8
+    max_corpus_overlap: float = Field(default=0.8, ge=0, le=1)
     """Share of 13-word windows found anywhere in the unique budget, at most."""
-    max_draw_overlap: float = 0.8
+    max_draw_overlap: float = Field(default=0.8, ge=0, le=1)
     """Share of 13-word windows found in the synthetic documents kept before, at most."""
 
 

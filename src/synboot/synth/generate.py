@@ -116,8 +116,8 @@ class Prefix:
     rows: list[Row] = field(default_factory=list)
     documents: list[np.ndarray] = field(default_factory=list)
     num_tokens: int = 0
-    num_candidates: int = 0
-    num_sampled_tokens: int = 0
+    sampled: list[int] = field(default_factory=list)
+    """Tokens sampled for each candidate looked at, END included."""
     tally: Tally = field(default_factory=Tally)
     _earlier: EarlierDraws | None = None
 
@@ -136,8 +136,7 @@ class Prefix:
             if row["verdict"] == "keep"
             else Drop(row["reason"], row["score"])
         )
-        self.num_candidates += 1
-        self.num_sampled_tokens += row["sampled_tokens"] + (row["finish_reason"] == "end")
+        self.sampled.append(int(row["sampled_tokens"]) + (row["finish_reason"] == "end"))
         self.tally.add(
             verdict,
             lambda: {

@@ -13,6 +13,7 @@ means; what tuning adds is that d2 depends on d1. Truncation, for a context of C
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -81,3 +82,7 @@ class PairRows:
         """(inputs, targets) of the pair at `position`."""
         d1, d2 = self._order[position]
         return pair_row(self._store[d1][:-1], self._store[d2][:-1], self._context, self._end_id)
+
+    def row_lengths(self) -> Counter[int]:
+        """How many rows there are of each length, context included, for counting FLOPs."""
+        return Counter(len(self.row(position)[0]) for position in range(self.num_rows))

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from synboot.core.config import Config
 from synboot.core.errors import Incomplete, SynbootError
 from synboot.core.events import ReportProgress, ignore_progress
 from synboot.core.rng import seed_for
@@ -21,15 +21,12 @@ from synboot.train.device import autocast
 from synboot.train.optim import OptimConfig, learning_rate, new_optimizer
 
 
-class LoopConfig(Config):
+class LoopConfig(OptimConfig):
     """What a run of the loop is, besides its rows and its model."""
 
-    optim: OptimConfig
-    batch_rows: int
-    micro_rows: int | None = None
-    """Rows of one forward pass; gradients of a batch are accumulated over them."""
-    dropout: float = 0.0
-    num_validations: int = 20
+    batch_rows: int = Field(gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    num_validations: int = Field(default=20, ge=1)
     """Validations spread evenly over the run; the last follows the last step."""
 
 
@@ -43,6 +40,7 @@ def train(
     seed: int,
     device: torch.device,
     precision: str = "float32",
+    micro_rows: int | None = None,
     checkpoint_seconds: float = 60.0,
     progress: ReportProgress = ignore_progress,
     should_stop: Callable[[], bool] = lambda: False,
@@ -50,13 +48,13 @@ def train(
 ) -> TrainState:
     """Train `model` in place on one pass over `rows`; resumes from `scratch` if it can.
 
-    The weights of lowest validation loss end up in `scratch/best.safetensors`. Returns the final
-    state. Raises SynbootError at a loss or gradient that is not finite, with the step's number,
+    Gradients of a batch are accumulated over forward passes of at most `micro_rows` rows. The
+    weights of lowest validation loss end up in `scratch/best.safetensors`. Returns the final state. Raises SynbootError at a loss or gradient that is not finite, with the step's number,
     and Incomplete after a checkpoint if `should_stop()` becomes true.
     """
     model.to(device)
     remove_dropout = add_dropout(model, config.dropout)
-    optimizer = new_optimizer(model, config.optim)
+    optimizer = new_optimizer(model, config)
     batches = Batches(rows, config.batch_rows)
     num_steps = batches.num_steps
     validate_at = validation_steps(num_steps, config.num_validations)
@@ -69,14 +67,14 @@ def train(
     while state.step < num_steps:
         model.train()
         torch.manual_seed(seed_for(seed, "dropout", state.step))
-        for batch in batches.batch(state.step, config.micro_rows):
+        for batch in batches.batch(state.step, micro_rows):
             with cast():
                 loss_sum, targets = summed_loss(model, batch, device)
             torch.autograd.backward(loss_sum / batch.global_targets)
             state.loss_sum += loss_sum.item()
             state.loss_targets += targets
             state.tokens += targets
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.gradient_clip)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
         if not torch.isfinite(norm):
             raise SynbootError(
                 f"step {state.step + 1} of {num_steps}: the gradient is not finite "
@@ -84,7 +82,7 @@ def train(
                 "kept. A lower learning rate or a longer warmup is the usual remedy"
             )
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config.optim, state.step, num_steps)
+            group["lr"] = learning_rate(config, state.step, num_steps)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         state.step += 1

@@ -6,6 +6,7 @@ import math
 from typing import Literal
 
 import torch
+from pydantic import Field
 
 from synboot.core.config import Config
 
@@ -14,15 +15,15 @@ class OptimConfig(Config):
     """How the weights are moved. `weight_decay` is decoupled (Loshchilov and Hutter): every step
     shrinks the matrices by learning rate x weight decay; norms' vectors are left alone."""
 
-    learning_rate: float
-    final_learning_rate_fraction: float = 0.005
+    learning_rate: float = Field(gt=0)
+    final_learning_rate_fraction: float = Field(default=0.005, ge=0, le=1)
     schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_fraction: float = 0.05
-    weight_decay: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.95
-    epsilon: float = 1e-8
-    gradient_clip: float = 1.0
+    warmup_fraction: float = Field(default=0.05, ge=0, le=1)
+    weight_decay: float = Field(default=0.1, ge=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    epsilon: float = Field(default=1e-8, gt=0)
+    gradient_clip: float = Field(default=1.0, gt=0)
 
 
 def new_optimizer(model: torch.nn.Module, config: OptimConfig) -> torch.optim.AdamW:

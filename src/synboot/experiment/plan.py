@@ -1,0 +1,249 @@
+"""From a recipe to its stages; shared ancestors appear once."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from synboot.core.errors import BadInput
+from synboot.data.corpus import corpus_bytes_digest
+from synboot.experiment.arms import arm_sources
+from synboot.experiment.recipe import ArmName, Recipe
+from synboot.experiment.stages.corpus import CorpusStage, TokenizerStage, TokensStage
+from synboot.experiment.stages.evaluation import EvaluateStage
+from synboot.experiment.stages.pairing import EmbedStage, NeighboursStage, PairsStage
+from synboot.experiment.stages.synthesis import SynthesizeStage
+from synboot.experiment.stages.training import PretrainStage, TuneStage, loop_settings
+from synboot.model.architecture import shape_of
+from synboot.model.flops import training_flops
+from synboot.pairs.filters import PairFilterConfig
+from synboot.pipeline.stage import Stage
+from synboot.synth.engine import SamplingConfig
+from synboot.train.device import resolve_device, resolve_precision
+from synboot.worlds.pydocs import fingerprint, write_pydocs
+
+Run = tuple[ArmName, int]
+"""An arm and its training seed."""
+
+
+@dataclass
+class Plan:
+    """The stages of a run in an order where inputs come first, and what each is for."""
+
+    recipe: Recipe
+    stages: list[Stage] = field(default_factory=list)
+    corpus: dict[str, Stage] = field(default_factory=dict)
+    """corpus, tokenizer, tokens."""
+    bootstrap: dict[str, Stage] = field(default_factory=dict)
+    """embed, neighbours, pairs, base, tune, synthesize, if the run has the sbp arm."""
+    pretrain: dict[Run, Stage] = field(default_factory=dict)
+    evaluate: dict[Run, Stage] = field(default_factory=dict)
+
+    def add(self, stage: Stage) -> Stage:
+        """Put a stage at the end unless an equal one is there; returns the one that is there."""
+        for known in self.stages:
+            if known.id == stage.id:
+                return known
+        self.stages.append(stage)
+        return stage
+
+    def until(self, name: str | None) -> list[Stage]:
+        """The stages up to the last one called `name` (all by default). Raises BadInput."""
+        if name is None:
+            return self.stages
+        places = [place for place, stage in enumerate(self.stages) if stage.name == name]
+        if not places:
+            names = ", ".join(dict.fromkeys(stage.name for stage in self.stages))
+            raise BadInput(f"--until {name}: expected one of {names}")
+        return self.stages[: places[-1] + 1]
+
+
+@dataclass(frozen=True)
+class _Numerics:
+    """The settings of `runtime` that results may depend on in their last bits."""
+
+    training: dict[str, Any]
+    parts: dict[str, Any]
+    draws: dict[str, Any]
+
+
+def _numerics(recipe: Recipe) -> _Numerics:
+    runtime = recipe.runtime
+    device = resolve_device(runtime.device)
+    torch = importlib.metadata.version("torch")
+    shared = {"device": device.type, "torch": torch}
+    precision = resolve_precision(runtime.precision, device)
+    return _Numerics(
+        training={
+            **shared,
+            "threads": runtime.threads,
+            "precision": precision,
+            "micro_rows": runtime.micro_rows,
+        },
+        parts={"threads": 1, "part_documents": runtime.part_documents},
+        draws={**shared, "threads": 1, "slots": runtime.slots, "part_draws": runtime.part_draws},
+    )
+
+
+def corpus_file(recipe: Recipe, runs: Path) -> str:
+    """The path of the user's corpus, or of the world's, written below `runs` if need be."""
+    if recipe.corpus.path is not None:
+        return recipe.corpus.path
+    path = runs / "worlds" / f"pydocs-{fingerprint()}.jsonl"
+    if not path.exists():
+        write_pydocs(path)
+    return str(path)
+
+
+def make_plan(recipe: Recipe, runs: Path) -> Plan:
+    """All stages of a recipe. Reads the corpus once, for the digest of its bytes."""
+    plan = Plan(recipe)
+    numerics = _numerics(recipe)
+    _plan_corpus(plan, corpus_file(recipe, runs), numerics)
+    seeds = recipe.experiment.seeds
+    if "sbp" in recipe.experiment.arms:
+        _plan_bootstrap(plan, numerics)
+    for arm in recipe.experiment.arms:
+        for seed in seeds:
+            run = (arm, seed)
+            plan.pretrain[run] = plan.add(_pretrain(plan, arm, seed, numerics))
+    for run, pretrain in plan.pretrain.items():
+        plan.evaluate[run] = plan.add(_evaluate(plan, run, pretrain, numerics))
+    return plan
+
+
+def _plan_corpus(plan: Plan, path: str, numerics: _Numerics) -> None:
+    recipe = plan.recipe
+    settings = recipe.corpus.model_dump(mode="json", exclude={"path", "world"})
+    if recipe.corpus.world is not None:
+        settings["group_field"] = "group"
+    content = {"content": corpus_bytes_digest(path)}
+    corpus = plan.add(CorpusStage({**content, **settings}, seed=recipe.seed, path=path))
+    tokenizer = plan.add(
+        TokenizerStage(
+            {
+                "unique_tokens": recipe.budget.unique_tokens,
+                "vocab_size": recipe.tokenizer.vocab_size,
+            },
+            {"corpus": corpus},
+            seed=recipe.seed,
+        )
+    )
+    inputs = {"corpus": corpus, "tokenizer": tokenizer}
+    tokens = plan.add(TokensStage({}, inputs, seed=recipe.seed, numerics=numerics.parts))
+    plan.corpus = {**inputs, "tokens": tokens}
+
+
+def _plan_bootstrap(plan: Plan, numerics: _Numerics) -> None:
+    recipe, seed = plan.recipe, plan.recipe.seed
+    pairs = recipe.pairs
+    unique = {name: plan.corpus[name] for name in ("corpus", "tokenizer")}
+    embed = plan.add(
+        EmbedStage(
+            {"encoder": pairs.encoder, "dimensions": pairs.dimensions},
+            unique,
+            seed=seed,
+            numerics=numerics.parts,
+        )
+    )
+    neighbours = plan.add(
+        NeighboursStage(
+            {"top_k": pairs.top_k}, {"embed": embed}, seed=seed, numerics=numerics.parts
+        )
+    )
+    filters = pairs.model_dump(mode="json", include=set(PairFilterConfig.model_fields))
+    judged = plan.add(PairsStage(filters, {**unique, "neighbours": neighbours}, seed=seed))
+    base = plan.add(_pretrain(plan, "repetition", recipe.experiment.seeds[0], numerics))
+    model = recipe.model.model_dump(mode="json")
+    settings = recipe.tune.model_dump(mode="json")
+    tune = plan.add(
+        TuneStage(
+            {
+                "model": model,
+                "loop": loop_settings(settings),
+                "passes": settings["passes"],
+                "validation_fraction": settings["validation_fraction"],
+                "initial_checkpoint": settings["initial_checkpoint"],
+            },
+            {**plan.corpus, "pairs": judged, "base": base},
+            seed=seed,
+            numerics=numerics.training,
+            checkpoint_seconds=recipe.runtime.checkpoint_seconds,
+        )
+    )
+    sampling = recipe.synthesize.model_dump(mode="json", include=set(SamplingConfig.model_fields))
+    synthesize = plan.add(
+        SynthesizeStage(
+            {
+                "model": model,
+                "sampling": sampling,
+                "filters": recipe.synthesize.filters.model_dump(mode="json"),
+                "need_tokens": recipe.budget.synthetic_tokens,
+            },
+            {**plan.corpus, "tune": tune},
+            seed=seed,
+            numerics=numerics.draws,
+            max_draws_per_seed=recipe.synthesize.max_draws_per_seed,
+        )
+    )
+    plan.bootstrap = {
+        "embed": embed,
+        "neighbours": neighbours,
+        "pairs": judged,
+        "base": base,
+        "tune": tune,
+        "synthesize": synthesize,
+    }
+
+
+def _pretrain(plan: Plan, arm: ArmName, seed: int, numerics: _Numerics) -> PretrainStage:
+    recipe = plan.recipe
+    inputs = {name: plan.corpus[name] for name in ("tokenizer", "tokens")}
+    if arm == "sbp":
+        inputs["synthesize"] = plan.bootstrap["synthesize"]
+    return PretrainStage(
+        {
+            "model": recipe.model.model_dump(mode="json"),
+            "loop": recipe.pretrain.model_dump(mode="json"),
+            "sources": arm_sources(arm, recipe.budget),
+        },
+        inputs,
+        seed=seed,
+        numerics=numerics.training,
+        label=f"pretrain {arm}, seed {seed}",
+        checkpoint_seconds=recipe.runtime.checkpoint_seconds,
+    )
+
+
+def _evaluate(plan: Plan, run: Run, pretrain: Stage, numerics: _Numerics) -> EvaluateStage:
+    recipe = plan.recipe
+    return EvaluateStage(
+        {
+            "split": recipe.evaluate.split,
+            "checkpoint": recipe.evaluate.checkpoint,
+            "context": recipe.model.context,
+        },
+        {**plan.corpus, "pretrain": pretrain},
+        seed=recipe.seed,
+        numerics=numerics.training,
+        label=f"evaluate {run[0]}, seed {run[1]}",
+    )
+
+
+def planned_cost(stage: Stage, recipe: Recipe) -> Mapping[str, int | None]:
+    """Tokens and FLOPs of a stage as far as they are known beforehand; None where they depend on
+    earlier results. Training rows are counted at their full length."""
+    vocab_size, context = recipe.tokenizer.vocab_size, recipe.model.context
+    if stage.name == "pretrain":
+        tokens = sum(source["tokens"] for source in stage.config["sources"])
+        rows = {context: -(-tokens // context)}
+        return {
+            "tokens": tokens,
+            "flops": training_flops(shape_of(recipe.model.preset), vocab_size, rows),
+        }
+    if stage.name == "synthesize":
+        return {"tokens": stage.config["need_tokens"], "flops": None}
+    return {"tokens": None, "flops": None}

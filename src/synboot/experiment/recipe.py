@@ -1,0 +1,201 @@
+"""The recipe: everything that a run depends on, as one checked value.
+
+Section names are the words of docs/design.md. Only `runtime` has no part in any identity.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from synboot.core.config import (
+    Config,
+    environment_settings,
+    merge,
+    parse_settings,
+    read_recipe,
+    validate,
+)
+from synboot.model.architecture import PRESETS
+from synboot.pairs.encoders import EncoderName
+from synboot.pairs.filters import PairFilterConfig
+from synboot.synth.engine import SamplingConfig
+from synboot.synth.filters import TextFilterConfig
+from synboot.synth.template import MIN_CONTEXT
+from synboot.train.device import DeviceName, Precision
+from synboot.train.loop import LoopConfig
+
+ArmName = Literal["repetition", "sbp", "oracle"]
+CheckpointRule = Literal["last", "best"]
+
+
+class CorpusConfig(Config):
+    """Where the documents come from and which of them may be used."""
+
+    path: str | None = None
+    """A JSONL or Parquet file, or a directory of them."""
+    world: Literal["pydocs"] | None = None
+    """A corpus that synboot makes itself, instead of `path`."""
+    text_field: str = "text"
+    id_field: str = "id"
+    group_field: str | None = None
+    """Documents of one group stay on one side of every split and budget."""
+    license: str | None = None
+    """Licence of documents that name none."""
+    on_bad: Literal["stop", "skip"] = "stop"
+    valid_fraction: float = Field(default=0.05, gt=0, lt=0.5)
+    test_fraction: float = Field(default=0.05, gt=0, lt=0.5)
+    max_heldout_overlap: float = Field(default=0.2, ge=0, le=1)
+    """Training documents with a larger share of their 13-word windows in held-out text go."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.path is None) == (self.world is None):
+            raise ValueError(
+                "expected either path (--set corpus.path=FILE) or world, "
+                + ("got neither" if self.path is None else "got both")
+            )
+        return self
+
+
+class TokenizerConfig(Config):
+    """Byte-level BPE, trained on the unique budget."""
+
+    vocab_size: int = Field(ge=258, le=1 << 20)
+
+
+class BudgetConfig(Config):
+    """What may be seen, how long is trained, what the oracle has more."""
+
+    unique_tokens: int = Field(ge=1)
+    """At most so many tokens of real text are seen by repetition and SBP (whole groups)."""
+    training_tokens: int = Field(ge=1)
+    """Trained positions of every arm, exactly."""
+    oracle_multiple: float | Literal["max"] = "max"
+    """Unique tokens of the oracle over those of the others; max takes the whole corpus."""
+    synthetic_share: float = Field(default=0.4, gt=0, lt=1)
+    """Share of SBP's training tokens that is synthetic. The paper: 12.5% to 37.5%."""
+
+    @property
+    def synthetic_tokens(self) -> int:
+        """Synthetic tokens of the SBP arm."""
+        return round(self.synthetic_share * self.training_tokens)
+
+
+class ModelConfig(Config):
+    """Shape and context of every model of the run."""
+
+    preset: str
+    context: int = Field(ge=MIN_CONTEXT)
+
+    @model_validator(mode="after")
+    def _known_preset(self) -> Self:
+        if self.preset not in PRESETS:
+            raise ValueError(f"preset: expected one of {', '.join(PRESETS)}")
+        return self
+
+
+class PairsConfig(PairFilterConfig):
+    """Embedding, neighbours and the filters of pairs."""
+
+    encoder: EncoderName = "lsa"
+    dimensions: int = Field(default=256, ge=1)
+    top_k: int = Field(default=20, ge=1)
+    """Neighbours looked at for each document."""
+
+
+class TuneConfig(LoopConfig):
+    """Synthesizer-tuning. Small constant learning rate and checkpoint of lowest validation loss
+    are recalled of the paper."""
+
+    schedule: Literal["cosine", "constant"] = "constant"
+    passes: int = Field(default=2, ge=1)
+    """Times that every ordered pair is seen."""
+    validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
+    """Share of pairs held out; they share no document with the others."""
+    initial_checkpoint: CheckpointRule = "best"
+    """Which weights of the base model the synthesizer starts from."""
+
+
+class SynthesizeConfig(SamplingConfig):
+    """Sampling, and what of it is kept."""
+
+    max_draws_per_seed: int = Field(default=100, ge=1)
+    """Give up when so many draws of every seed document do not meet the need."""
+    filters: TextFilterConfig = TextFilterConfig()
+
+
+class EvaluateConfig(Config):
+    """Held-out likelihood and its statistics."""
+
+    split: Literal["test", "valid"] = "test"
+    checkpoint: CheckpointRule = "last"
+    """The one rule for all arms."""
+    bootstrap_resamples: int = Field(default=10_000, ge=100)
+
+
+class ExperimentConfig(Config):
+    """Which arms are compared over which training seeds."""
+
+    arms: tuple[ArmName, ...] = ("repetition", "sbp", "oracle")
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of weights and data order; the synthetic corpus is shared, the base has the first."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        for name, values in (("arms", self.arms), ("seeds", self.seeds)):
+            if not values or len(set(values)) != len(values):
+                raise ValueError(f"{name}: expected at least one and no two alike")
+        return self
+
+
+class RuntimeConfig(Config):
+    """How the machine is used: no part of any identity. Device, precision, threads, slots, micro
+    rows and part sizes are numerics: recorded, and fixed while a stage is unfinished."""
+
+    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    """Processes that share the parts of a stage."""
+    threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    """Threads of a training process; the processes of parts have one each."""
+    device: DeviceName = "auto"
+    precision: Precision = "auto"
+    micro_rows: int | None = Field(default=None, ge=1)
+    slots: int = Field(default=64, ge=1)
+    """Sequences that are sampled together."""
+    part_documents: int = Field(default=2048, ge=1)
+    part_draws: int = Field(default=512, ge=1)
+    checkpoint_seconds: float = Field(default=60.0, ge=0)
+
+
+class Recipe(Config):
+    """A whole run. Every field but `runtime` may change results."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = 0
+    corpus: CorpusConfig
+    tokenizer: TokenizerConfig
+    budget: BudgetConfig
+    model: ModelConfig
+    pretrain: LoopConfig
+    pairs: PairsConfig = PairsConfig()
+    tune: TuneConfig
+    synthesize: SynthesizeConfig = SynthesizeConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    experiment: ExperimentConfig = ExperimentConfig()
+    runtime: RuntimeConfig = Field(default_factory=RuntimeConfig)
+
+    def dump(self) -> dict[str, Any]:
+        """The resolved recipe as plain values."""
+        return self.model_dump(mode="json")
+
+
+def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
+    """The recipe at `path` under environment and `--set` settings. Raises BadInput."""
+    values = merge(read_recipe(path), environment_settings(Recipe))
+    values = merge(values, parse_settings(settings))
+    values.setdefault("name", path.stem)
+    return validate(Recipe, values, str(path))

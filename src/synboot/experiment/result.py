@@ -1,0 +1,259 @@
+"""What a finished run comes to: `result.json` and what the report shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from synboot.core.storage import read_json
+from synboot.experiment.plan import Plan
+from synboot.experiment.report import ReportData
+from synboot.experiment.stages.corpus import largest_oracle_multiple, oracle_facts
+from synboot.experiment.stages.evaluation import read_scores
+from synboot.experiment.statistics import (
+    Interval,
+    Metric,
+    Scores,
+    mean_scores,
+    paired_bootstrap,
+    recovered,
+)
+from synboot.model.architecture import num_parameters, shape_of
+from synboot.pipeline.stage import Artifact, Stage
+
+METRICS: tuple[Metric, ...] = ("bits_per_byte", "nats_per_token")
+Artifacts = Mapping[str, Artifact]
+"""Finished artifacts by stage id."""
+
+
+def build_report_data(plan: Plan, artifacts: Artifacts) -> ReportData:
+    """Everything that the report shows, from finished artifacts alone."""
+    return ReportData(
+        result=build_result(plan, artifacts),
+        curves=[
+            {"arm": arm, "seed": seed, "points": read_json(artifacts[s.id].file("history.json"))}
+            for (arm, seed), s in plan.pretrain.items()
+        ],
+        pairs=_pair_facts(plan, artifacts),
+        synthetic=_synthetic_facts(plan, artifacts),
+    )
+
+
+def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
+    """The value of `result.json`: no times, paths or host names, so that equal runs give equal
+    bytes."""
+    recipe = plan.recipe
+    counts = {name: artifacts[stage.id].counts for name, stage in plan.corpus.items()}
+    vocab_size = counts["tokenizer"]["vocab_size"]
+    everything, rest = num_parameters(shape_of(recipe.model.preset), vocab_size)
+    scores = {run: read_scores(artifacts[stage.id]) for run, stage in plan.evaluate.items()}
+    mean = {
+        arm: mean_scores([s for (name, _), s in scores.items() if name == arm])
+        for arm in recipe.experiment.arms
+    }
+    result: dict[str, Any] = {
+        "schema": 1,
+        "recipe": recipe.name,
+        "seed": recipe.seed,
+        "corpus": counts["corpus"],
+        "unique": {
+            "requested_tokens": recipe.budget.unique_tokens,
+            "tokens": counts["tokens"]["unique"]["tokens"],
+            "documents": counts["tokens"]["unique"]["documents"],
+            "bytes": counts["tokenizer"]["unique_bytes"],
+        },
+        "oracle": None,
+        "model": {
+            "preset": recipe.model.preset,
+            "parameters": everything,
+            "non_embedding_parameters": rest,
+            "vocab_size": vocab_size,
+            "context": recipe.model.context,
+        },
+        "training_tokens": recipe.budget.training_tokens,
+        "checkpoint": recipe.evaluate.checkpoint,
+        "split": recipe.evaluate.split,
+        "arms": {
+            arm: _arm_facts(plan, artifacts, arm, scores, mean[arm])
+            for arm in recipe.experiment.arms
+        },
+        "comparisons": _comparisons(plan, mean),
+        "recovered": _recovered(plan, mean),
+        "ledger": _ledger(plan, artifacts),
+        "stages": {
+            stage.label: stage.id for stage in sorted(plan.stages, key=lambda stage: stage.label)
+        },
+    }
+    if "oracle" in recipe.experiment.arms:
+        tokens = artifacts[plan.corpus["tokens"].id]
+        result["oracle"] = {
+            "requested_multiple": recipe.budget.oracle_multiple,
+            "largest_multiple": largest_oracle_multiple(tokens),
+            **oracle_facts(tokens, recipe.budget.oracle_multiple),
+        }
+    if plan.bootstrap:
+        result |= _bootstrap_facts(plan, artifacts)
+    result["caveats"] = _caveats(result)
+    return result
+
+
+def _bootstrap_facts(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
+    own = {name: artifacts[stage.id].counts for name, stage in plan.bootstrap.items()}
+    synthesize = {k: v for k, v in own["synthesize"].items() if k != "flops"}
+    budget = plan.recipe.budget
+    return {
+        "pairs": own["pairs"],
+        "synthesizer": {
+            "initial_weights": own["tune"]["initial_weights"],
+            "validation_loss_start": own["tune"]["initial_validation_loss"],
+            "validation_loss_best": own["tune"]["best_validation_loss"],
+            "best_step": own["tune"]["best_step"],
+            "steps": own["tune"]["steps"],
+            "training_pairs": own["tune"]["training_pairs"],
+            "validation_pairs": own["tune"]["validation_pairs"],
+            "crossing_pairs": own["tune"]["crossing_pairs"],
+        },
+        "synthetic": {
+            **synthesize,
+            "share_requested": budget.synthetic_share,
+            "share": synthesize["tokens"] / budget.training_tokens,
+        },
+    }
+
+
+def _arm_facts(
+    plan: Plan, artifacts: Artifacts, arm: str, scores: Mapping[Any, Scores], mean: Scores
+) -> dict[str, Any]:
+    runs = [run for run in plan.pretrain if run[0] == arm]
+    counts = {seed: artifacts[plan.pretrain[arm, seed].id].counts for _, seed in runs}  # type: ignore[index]
+    first = counts[runs[0][1]]
+    return {
+        "trained_tokens": first["trained_tokens"],
+        "flops": first["flops"],
+        "mixture": first["mixture"],
+        "seeds": {
+            str(seed): {
+                "test": _metrics(scores[run]),
+                "best_step": counts[seed]["best_step"],
+                "best_validation_loss": counts[seed]["best_validation_loss"],
+                "final_validation_loss": counts[seed]["final_validation_loss"],
+            }
+            for run in runs
+            for seed in [run[1]]
+        },
+        "test": _metrics(mean),
+    }
+
+
+def _metrics(scores: Scores) -> dict[str, float]:
+    return {
+        "nats_per_token": scores.nats_per_token(),
+        "perplexity": scores.perplexity(),
+        "bits_per_byte": scores.bits_per_byte(),
+    }
+
+
+def _comparisons(plan: Plan, mean: Mapping[str, Scores]) -> dict[str, Any]:
+    """Gain of every arm over repetition."""
+    if "repetition" not in mean:
+        return {}
+    return {
+        arm: {
+            metric: _interval(
+                paired_bootstrap(
+                    mean["repetition"],
+                    scores,
+                    metric,
+                    seed=plan.recipe.seed,
+                    num_resamples=plan.recipe.evaluate.bootstrap_resamples,
+                ),
+                "gain",
+            )
+            for metric in METRICS
+        }
+        for arm, scores in mean.items()
+        if arm != "repetition"
+    }
+
+
+def _recovered(plan: Plan, mean: Mapping[str, Scores]) -> dict[str, Any] | None:
+    if not {"repetition", "sbp", "oracle"} <= set(mean):
+        return None
+    found = {}
+    for metric in METRICS:
+        share = recovered(
+            mean["repetition"],
+            mean["sbp"],
+            mean["oracle"],
+            metric,
+            seed=plan.recipe.seed,
+            num_resamples=plan.recipe.evaluate.bootstrap_resamples,
+        )
+        found[metric] = {
+            "value": share.value,
+            "low": share.interval.low if share.interval else None,
+            "high": share.interval.high if share.interval else None,
+            "refused": share.refused,
+        }
+    return found
+
+
+def _interval(interval: Interval, name: str) -> dict[str, float]:
+    return {name: interval.estimate, "low": interval.low, "high": interval.high}
+
+
+def _ledger(plan: Plan, artifacts: Artifacts) -> list[dict[str, Any]]:
+    """Tokens and FLOPs of every stage that computes, and the arms that need it."""
+    arms_of: dict[str, list[str]] = {}
+
+    def need(stage: Stage, arm: str) -> None:
+        arms = arms_of.setdefault(stage.id, [])
+        if arm not in arms:
+            arms.append(arm)
+        for source in stage.inputs.values():
+            need(source, arm)
+
+    for (arm, _), stage in plan.pretrain.items():
+        need(stage, arm)
+    ledger = []
+    for stage in plan.stages:
+        counts = artifacts[stage.id].counts
+        if "flops" not in counts:
+            continue
+        tokens = counts.get("sampled_tokens", counts.get("trained_tokens"))
+        entry = {"stage": stage.name, "label": stage.label, "arms": arms_of[stage.id]}
+        ledger.append({**entry, "tokens": tokens, "flops": counts["flops"]})
+    return ledger
+
+
+def _pair_facts(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
+    if not plan.bootstrap:
+        return {}
+    pairs = artifacts[plan.bootstrap["pairs"].id]
+    return {**read_json(pairs.file("statistics.json")), **read_json(pairs.file("samples.json"))}
+
+
+def _synthetic_facts(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
+    if not plan.bootstrap:
+        return {}
+    synthesize = artifacts[plan.bootstrap["synthesize"].id]
+    return {
+        "counts": synthesize.counts["verdicts"],
+        **read_json(synthesize.file("samples.json")),
+    }
+
+
+def _caveats(result: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before believing a figure of this run."""
+    seeds = {len(arm["seeds"]) for arm in result["arms"].values()}
+    caveats = [
+        f"{max(seeds)} training seed(s): intervals cover the choice of test documents, not of "
+        "seeds; another seed can move every figure.",
+        "Arms are matched in training tokens. SBP also pays for its base model, tuning and "
+        "synthesis; the ledger has them.",
+        f"Models of {result['model']['parameters']:,} parameters and corpora of "
+        f"{result['unique']['tokens']:,} tokens are far from the paper's scale.",
+    ]
+    if result["oracle"] is not None and result["arms"]["oracle"]["mixture"][0]["passes"] < 1:
+        caveats.append("The oracle saw only a part of its text: the training budget is smaller.")
+    return caveats

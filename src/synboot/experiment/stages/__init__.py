@@ -1,0 +1,1 @@
+"""The only place where domain functions become stages of the pipeline."""

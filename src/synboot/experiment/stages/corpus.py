@@ -1,0 +1,177 @@
+"""corpus, tokenizer, tokens: from the user's files to a token store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synboot.core.errors import BadInput
+from synboot.data.budget import fit_budget_with_bpe, keyed_groups
+from synboot.data.corpus import Documents, build_corpus
+from synboot.data.tokenizer import TextTokenizer
+from synboot.data.tokens import (
+    TokenStore,
+    documents_for,
+    join_token_stores,
+    write_token_store,
+)
+from synboot.experiment.stages.process import ranges, set_threads
+from synboot.pipeline.stage import Artifact, Context, Counts, Stage
+
+SPLITS = ("train", "valid", "test")
+
+
+def training_documents(corpus: Artifact, tokenizer: Artifact) -> Documents:
+    """All training documents, the unique budget first; numbered as in the token store."""
+    order = np.load(tokenizer.file("order.npy"), allow_pickle=False)
+    return Documents(corpus.file("train.arrow"), order)
+
+
+def heldout_documents(corpus: Artifact, split: str) -> Documents:
+    """The documents of valid or test, numbered as in the token store."""
+    return Documents(corpus.file(f"{split}.arrow"))
+
+
+class CorpusStage(Stage):
+    """Reads the user's files: splits, exact duplicates, decontamination."""
+
+    name = "corpus"
+    version = 1
+
+    def __init__(self, config: Mapping[str, Any], *, seed: int, path: str) -> None:
+        super().__init__(config, {}, seed=seed)
+        self.path = path  # the config holds the digest of its bytes instead
+
+    def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
+        """Write train.arrow, valid.arrow and test.arrow."""
+        options = {key: value for key, value in self.config.items() if key != "content"}
+        return build_corpus(
+            self.path, context.directory, seed=self.seed, progress=context.progress, **options
+        )
+
+
+class TokenizerStage(Stage):
+    """Chooses the unique budget and trains the tokenizer on it."""
+
+    name = "tokenizer"
+    version = 1
+
+    def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
+        """Write the tokenizer and order.npy."""
+        documents = Documents(context.inputs["corpus"].file("train.arrow"))
+        keys, sizes = [], []
+        for start, stop in ranges(len(documents), 4096):
+            context.progress(start, len(documents), "reading")
+            groups = documents.groups(start, stop)
+            ids = documents.ids(start, stop)
+            pairs = zip(groups, ids, strict=True)
+            keys += [f"group {g}" if g is not None else f"id {i}" for g, i in pairs]
+            sizes += [len(text.encode()) for text in documents.texts(start, stop)]
+        chosen = fit_budget_with_bpe(
+            keyed_groups(keys, self.seed),
+            np.array(sizes, dtype=np.int64),
+            lambda rows: [documents[int(row)].text for row in rows],
+            budget_tokens=self.config["unique_tokens"],
+            vocab_size=self.config["vocab_size"],
+        )
+        chosen.tokenizer.save(context.directory)
+        np.save(context.directory / "order.npy", chosen.order)
+        unique_bytes = sum(sizes[row] for row in chosen.order[: chosen.num_unique].tolist())
+        return {
+            "vocab_size": chosen.tokenizer.vocab_size,
+            "unique_documents": chosen.num_unique,
+            "unique_tokens": chosen.num_tokens,
+            "unique_bytes": unique_bytes,
+            "tokenizer_documents": chosen.num_tokenizer_documents,
+        }
+
+
+class TokensStage(Stage):
+    """Encodes every document of every split, END after each."""
+
+    name = "tokens"
+    version = 1
+
+    def enter(self) -> None:
+        """One thread a process."""
+        set_threads(1)
+
+    def _ranges(self, context: Context) -> list[tuple[str, int, int]]:
+        size = self.numerics["part_documents"]
+        return [
+            (split, start, stop)
+            for split in SPLITS
+            for start, stop in ranges(len(self._documents(context, split)), size)
+        ]
+
+    def _documents(self, context: Context, split: str) -> Documents:
+        if split == "train":
+            return training_documents(context.inputs["corpus"], context.inputs["tokenizer"])
+        return heldout_documents(context.inputs["corpus"], split)
+
+    def num_parts(self, context: Context) -> int:
+        """Ranges of documents of one split each."""
+        return len(self._ranges(context))
+
+    def run_part(self, context: Context, index: int, directory: Path) -> Counts:
+        """A token store of the range."""
+        split, start, stop = self._ranges(context)[index]
+        tokenizer = TextTokenizer.load(context.inputs["tokenizer"].path)
+        encoded = tokenizer.encode(self._documents(context, split).texts(start, stop))
+        ids = (np.append(tokens, tokenizer.end_id) for tokens in encoded)
+        num_tokens = write_token_store(directory, ids, tokenizer.vocab_size)
+        return {"split": split, "documents": stop - start, "tokens": num_tokens}
+
+    def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
+        """Write train/, valid/ and test/."""
+        of_part = [split for split, _, _ in self._ranges(context)]
+        counts: Counts = {}
+        for split in SPLITS:
+            own = [part for part, name in zip(parts, of_part, strict=True) if name == split]
+            counts[split] = {"tokens": join_token_stores(context.directory / split, own)}
+            counts[split]["documents"] = len(self._documents(context, split))
+        unique = context.inputs["tokenizer"].counts["unique_documents"]
+        store = TokenStore(context.directory / "train")
+        counts["unique"] = {"documents": unique, "tokens": store.num_tokens(unique)}
+        expected = context.inputs["tokenizer"].counts["unique_tokens"]
+        if counts["unique"]["tokens"] != expected:
+            raise AssertionError(f"{counts['unique']['tokens']} unique tokens, not {expected}")
+        return counts
+
+
+def largest_oracle_multiple(tokens: Artifact) -> float:
+    """Tokens of the whole training split over those of the unique budget."""
+    return float(tokens.counts["train"]["tokens"] / tokens.counts["unique"]["tokens"])
+
+
+def check_oracle(tokens: Artifact, multiple: float | str) -> None:
+    """Raises BadInput with the largest possible multiple if the corpus is too small."""
+    largest = largest_oracle_multiple(tokens)
+    if multiple != "max" and float(multiple) > largest:
+        raise BadInput(
+            f"field budget.oracle_multiple: {multiple:g} times the unique budget of "
+            f"{tokens.counts['unique']['tokens']} tokens asked, but the corpus allows at most "
+            f"{int(largest * 100) / 100:.2f} (lower it, lower budget.unique_tokens, or say max)"
+        )
+
+
+def oracle_documents(tokens: Artifact, multiple: float | str) -> int:
+    """How many first training documents are the oracle's."""
+    store = TokenStore(tokens.file("train"))
+    if multiple == "max":
+        return len(store)
+    return documents_for(store, int(float(multiple) * tokens.counts["unique"]["tokens"]))
+
+
+def oracle_facts(tokens: Artifact, multiple: float | str) -> Counts:
+    """Documents and tokens of the oracle, and their realised multiple of the unique budget."""
+    documents = oracle_documents(tokens, multiple)
+    num_tokens = TokenStore(tokens.file("train")).num_tokens(documents)
+    return {
+        "documents": documents,
+        "tokens": num_tokens,
+        "multiple": num_tokens / tokens.counts["unique"]["tokens"],
+    }

@@ -1,0 +1,76 @@
+"""evaluate: the held-out likelihood of one trained model, document by document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from synboot.core.errors import Incomplete
+from synboot.data.tokenizer import TextTokenizer
+from synboot.data.tokens import TokenStore
+from synboot.eval.likelihood import score_documents
+from synboot.experiment.stages.corpus import heldout_documents
+from synboot.experiment.stages.process import set_threads
+from synboot.experiment.statistics import Scores
+from synboot.model.architecture import load_model
+from synboot.pipeline.stage import Artifact, Context, Counts, Stage
+
+
+class EvaluateStage(Stage):
+    """Scores one checkpoint of one arm on a held-out split."""
+
+    name = "evaluate"
+    version = 1
+
+    def enter(self) -> None:
+        """As many threads as training has."""
+        set_threads(self.numerics["threads"])
+
+    def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
+        """Write scores.parquet: id, num_tokens, num_bytes, nats."""
+
+        def check_stop() -> None:
+            if context.should_stop():
+                raise Incomplete("stopped while scoring")
+
+        split = self.config["split"]
+        documents = heldout_documents(context.inputs["corpus"], split)
+        texts = documents.texts(0, len(documents))
+        store = TokenStore(context.inputs["tokens"].file(split))
+        tokenizer = TextTokenizer.load(context.inputs["tokenizer"].path)
+        found = score_documents(
+            load_model(context.inputs["pretrain"].file(self.config["checkpoint"])),
+            [store[i][:-1] for i in range(len(store))],
+            texts,
+            context=self.config["context"],
+            end_id=tokenizer.end_id,
+            device=torch.device(self.numerics["device"]),
+            precision=self.numerics["precision"],
+            progress=context.progress,
+            check_stop=check_stop,
+        )
+        table = pa.table(
+            {
+                "id": documents.ids(0, len(documents)),
+                "num_tokens": found.num_tokens,
+                "num_bytes": found.num_bytes,
+                "nats": found.nats,
+            }
+        )
+        pq.write_table(table, context.directory / "scores.parquet")
+        return {"documents": len(documents), "bits_per_byte": found.bits_per_byte}
+
+
+def read_scores(evaluation: Artifact) -> Scores:
+    """The per-document table of an evaluation."""
+    table = pq.read_table(evaluation.file("scores.parquet"))
+    return Scores(
+        ids=table["id"].to_pylist(),
+        num_tokens=table["num_tokens"].to_numpy(),
+        num_bytes=table["num_bytes"].to_numpy(),
+        nats=table["nats"].to_numpy(),
+    )

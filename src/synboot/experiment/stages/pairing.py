@@ -1,0 +1,141 @@
+"""embed, neighbours, pairs: which documents of the unique budget are related."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from synboot.core.errors import BadInput
+from synboot.core.storage import write_json
+from synboot.data.corpus import Documents
+from synboot.experiment.stages.corpus import training_documents
+from synboot.experiment.stages.process import ranges, set_threads
+from synboot.pairs.encoders import fit_encoder, load_encoder
+from synboot.pairs.filters import PairFilterConfig
+from synboot.pairs.find import describe_pair, judge_pairs, pair_statistics, write_pairs
+from synboot.pairs.neighbours import ExactIndex, Neighbours
+from synboot.pipeline.stage import Context, Counts, Stage
+
+_KEPT_SAMPLES = 20
+
+
+def _unique(context: Context) -> tuple[Documents, int]:
+    tokenizer = context.inputs["tokenizer"]
+    documents = training_documents(context.inputs["corpus"], tokenizer)
+    return documents, int(tokenizer.counts["unique_documents"])
+
+
+class EmbedStage(Stage):
+    """Fits the encoder on the unique budget and applies it in parts."""
+
+    name = "embed"
+    version = 1
+
+    def enter(self) -> None:
+        """One thread a process."""
+        set_threads(self.numerics["threads"])
+
+    def prepare(self, context: Context, directory: Path) -> None:
+        """Fit the encoder."""
+        documents, count = _unique(context)
+        encoder = fit_encoder(
+            self.config["encoder"],
+            documents.texts(0, count),
+            dimensions=self.config["dimensions"],
+            seed=self.seed,
+        )
+        encoder.save(directory)
+
+    def num_parts(self, context: Context) -> int:
+        """Ranges of documents."""
+        return len(ranges(_unique(context)[1], self.numerics["part_documents"]))
+
+    def run_part(self, context: Context, index: int, directory: Path) -> Counts:
+        """Vectors of a range."""
+        documents, count = _unique(context)
+        start, stop = ranges(count, self.numerics["part_documents"])[index]
+        encoder = load_encoder(self.config["encoder"], context.prepared)
+        vectors = encoder.encode(documents.texts(start, stop))
+        np.save(directory / "vectors.npy", vectors)
+        return {"documents": stop - start}
+
+    def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
+        """Write vectors.npy and the encoder."""
+        loaded = [np.load(part / "vectors.npy", mmap_mode="r") for part in parts]
+        vectors = np.concatenate(loaded)
+        np.save(context.directory / "vectors.npy", vectors)
+        keep_out = shutil.ignore_patterns("part.json")
+        shutil.copytree(context.prepared, context.directory / "encoder", ignore=keep_out)
+        return {"documents": len(vectors), "dimensions": int(vectors.shape[1])}
+
+
+class NeighboursStage(Stage):
+    """Exact nearest neighbours of every document of the unique budget."""
+
+    name = "neighbours"
+    version = 1
+
+    def enter(self) -> None:
+        """One thread a process."""
+        set_threads(self.numerics["threads"])
+
+    def num_parts(self, context: Context) -> int:
+        """Ranges of queries."""
+        documents = context.inputs["embed"].counts["documents"]
+        return len(ranges(documents, self.numerics["part_documents"]))
+
+    def run_part(self, context: Context, index: int, directory: Path) -> Counts:
+        """Neighbours of a range of documents among all."""
+        vectors = np.load(context.inputs["embed"].file("vectors.npy"), mmap_mode="r")
+        start, stop = ranges(len(vectors), self.numerics["part_documents"])[index]
+        found = ExactIndex(vectors).search(start, stop, self.config["top_k"])
+        np.save(directory / "documents.npy", found.documents)
+        np.save(directory / "similarities.npy", found.similarities)
+        return {"queries": stop - start}
+
+    def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
+        """Write documents.npy and similarities.npy."""
+        for name in ("documents.npy", "similarities.npy"):
+            joined = np.concatenate([np.load(part / name, allow_pickle=False) for part in parts])
+            np.save(context.directory / name, joined)
+        return {"queries": len(joined), "top_k": self.config["top_k"]}
+
+
+class PairsStage(Stage):
+    """Judges every candidate pair."""
+
+    name = "pairs"
+    version = 1
+
+    def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
+        """Write pairs.parquet, statistics.json and samples.json."""
+        documents, count = _unique(context)
+        ids, texts = documents.ids(0, count), documents.texts(0, count)
+        source = context.inputs["neighbours"]
+        neighbours = Neighbours(
+            np.load(source.file("documents.npy"), allow_pickle=False),
+            np.load(source.file("similarities.npy"), allow_pickle=False),
+        )
+        config = PairFilterConfig.model_validate(self.config)
+        pairs = judge_pairs(neighbours, texts, ids, documents.groups(0, count), config)
+        if not pairs.kept:
+            counts = ", ".join(f"{name} {n}" for name, n in pairs.tally.counts().items())
+            raise BadInput(
+                f"field pairs.min_similarity: {config.min_similarity:g} and the other pair "
+                f"filters leave no pair of {len(pairs.candidates)} candidates ({counts}); lower it"
+            )
+        write_pairs(context.directory / "pairs.parquet", pairs, ids)
+        statistics = pair_statistics(pairs, count)
+        write_json(context.directory / "statistics.json", statistics)
+        step = max(1, len(pairs.kept) // _KEPT_SAMPLES)  # over the whole range of similarities
+        describe = partial(describe_pair, texts=texts, ids=ids)
+        samples = {
+            "kept_samples": [describe(pair) for pair in pairs.kept[::step][:_KEPT_SAMPLES]],
+            "dropped_samples": [s for group in pairs.tally.samples.values() for s in group],
+        }
+        write_json(context.directory / "samples.json", samples)
+        return {"candidates": len(pairs.candidates), **statistics["counts"]}

@@ -1,0 +1,19 @@
+"""Setting up a process for a stage's numerics."""
+
+from __future__ import annotations
+
+import torch
+from threadpoolctl import threadpool_limits
+
+
+def set_threads(threads: int) -> None:
+    """Let torch and the BLAS behind NumPy and SciPy use exactly so many threads: the number can
+    change the last bit of a sum."""
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    threadpool_limits(threads)
+
+
+def ranges(total: int, size: int) -> list[tuple[int, int]]:
+    """0 to `total` in ranges of `size`, the last one shorter."""
+    return [(start, min(start + size, total)) for start in range(0, total, size)]

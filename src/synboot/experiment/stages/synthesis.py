@@ -1,0 +1,250 @@
+"""synthesize: the synthetic corpus, in parts of a total order, until the need is met."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from synboot.core.errors import GateFellShort
+from synboot.core.storage import write_json
+from synboot.data.corpus import Documents
+from synboot.data.tokenizer import TextTokenizer
+from synboot.data.tokens import TokenStore, write_token_store
+from synboot.experiment.stages.corpus import training_documents
+from synboot.experiment.stages.process import set_threads
+from synboot.model.architecture import load_model, shape_of
+from synboot.model.flops import sampling_flops
+from synboot.pipeline.stage import Context, Counts, Stage
+from synboot.synth.engine import SamplingConfig, SlotEngine
+from synboot.synth.filters import CorpusWindows, TextFilterConfig
+from synboot.synth.generate import Prefix, Row, SeedDocument, draw, licenses_of
+from synboot.synth.template import prompt
+
+_SAMPLES = 20
+_CANDIDATE_FIELDS = [
+    ("id", pa.string()),
+    ("text", pa.string()),
+    ("seed_id", pa.string()),
+    ("draw", pa.int64()),
+    ("sampled_tokens", pa.int64()),
+    ("finish_reason", pa.string()),
+    ("verdict", pa.string()),
+    ("reason", pa.string()),
+    ("score", pa.float64()),
+    ("license", pa.string()),
+    ("source", pa.string()),
+]
+_EXTRA_FIELDS = [
+    ("num_tokens", pa.int64()),
+    ("cut", pa.bool_()),
+    ("synthesizer", pa.string()),
+    ("temperature", pa.float64()),
+    ("top_p", pa.float64()),
+    ("top_k", pa.int64()),
+    ("corpus_licenses", pa.string()),
+]
+
+
+@dataclass(frozen=True)
+class _Workshop:
+    """What a process needs to draw; made once in each."""
+
+    tokenizer: TextTokenizer
+    documents: Documents
+    store: TokenStore
+    num_seeds: int
+    engine: SlotEngine
+    corpus: CorpusWindows
+
+    def seed_document(self, index: int) -> SeedDocument:
+        document = self.documents[index]
+        tokens = self.store[index][:-1]
+        return SeedDocument(document.id, document.text, tokens, document.license, document.source)
+
+
+class SynthesizeStage(Stage):
+    """Samples p(d2 given d1) for seeds of the unique budget, filters, keeps what is needed.
+
+    `max_draws_per_seed` ends the search for more; it cannot change a result that meets the need
+    and is no part of the identity, so a search that fell short goes on when it is raised.
+    """
+
+    name = "synthesize"
+    version = 1
+
+    def __init__(self, *arguments: Any, max_draws_per_seed: int, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.max_draws_per_seed = max_draws_per_seed
+        self._prefix: Prefix | None = None
+        self._gathered = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_prefix": None, "_gathered": 0}
+
+    def enter(self) -> None:
+        """Processes of parts have the stage's threads, one by default."""
+        set_threads(self.numerics["threads"])
+
+    def _workshop(self, context: Context) -> _Workshop:
+        paths = {name: artifact.path for name, artifact in context.inputs.items()}
+        unique = int(context.inputs["tokenizer"].counts["unique_documents"])
+        return _open_workshop(
+            paths["tune"] / "best",
+            paths["corpus"] / "train.arrow",
+            paths["tokenizer"],
+            paths["tokens"] / "train",
+            unique,
+            self.config["model"]["context"],
+            self.numerics["slots"],
+            self.numerics["device"],
+        )
+
+    def num_parts(self, context: Context) -> int:
+        """As many as `max_draws_per_seed` draws of every seed document fill."""
+        seeds = context.inputs["tokenizer"].counts["unique_documents"]
+        return -(-seeds * self.max_draws_per_seed // int(self.numerics["part_draws"]))
+
+    def run_part(self, context: Context, index: int, directory: Path) -> Counts:
+        """The draws of one range of the total order, each with its verdict."""
+        workshop = self._workshop(context)
+        size = self.numerics["part_draws"]
+        rows = draw(
+            index * size,
+            (index + 1) * size,
+            workshop.seed_document,
+            workshop.num_seeds,
+            engine=workshop.engine,
+            tokenizer=workshop.tokenizer,
+            corpus=workshop.corpus,
+            sampling=SamplingConfig.model_validate(self.config["sampling"]),
+            filters=TextFilterConfig.model_validate(self.config["filters"]),
+            context=self.config["model"]["context"],
+            seed=self.seed,
+        )
+        table = pa.Table.from_pylist(rows, schema=pa.schema(_CANDIDATE_FIELDS))
+        pq.write_table(table, directory / "candidates.parquet")
+        return {"candidates": len(rows), "kept": sum(row["verdict"] == "keep" for row in rows)}
+
+    def need(self, context: Context, parts: Sequence[Path]) -> tuple[float, float]:
+        """Tokens kept so far, tokens needed."""
+        prefix = self._gather(context, parts)
+        return prefix.num_tokens, prefix.need_tokens
+
+    def _gather(self, context: Context, parts: Sequence[Path]) -> Prefix:
+        documents = self._documents(context)
+        if self._prefix is None:
+            tokenizer = TextTokenizer.load(context.inputs["tokenizer"].path)
+            filters = TextFilterConfig.model_validate(self.config["filters"])
+            self._prefix = Prefix(self.config["need_tokens"], tokenizer, filters)
+            self._gathered = 0
+        unique = context.inputs["tokenizer"].counts["unique_documents"]
+        for index in range(self._gathered, len(parts)):
+            place = index * int(self.numerics["part_draws"])
+            rows: list[Row] = pq.read_table(parts[index] / "candidates.parquet").to_pylist()
+            for offset, row in enumerate(rows):
+                if self._prefix.full:
+                    break
+                self._prefix.add(row, documents[(place + offset) % unique].text)
+            self._gathered = index + 1
+        return self._prefix
+
+    def _documents(self, context: Context) -> Documents:
+        return training_documents(context.inputs["corpus"], context.inputs["tokenizer"])
+
+    def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
+        """Write synthetic.parquet, tokens/ and samples.json."""
+        prefix = self._gather(context, parts)
+        if not prefix.full:
+            raise GateFellShort(
+                f"synthesize: {self.max_draws_per_seed} draws of every seed document gave "
+                f"{prefix.num_tokens} of the {prefix.need_tokens} synthetic tokens needed "
+                f"({_reasons(prefix)}); raise synthesize.max_draws_per_seed to go on, lower "
+                "budget.synthetic_share, or loosen synthesize.filters"
+            )
+        documents = self._documents(context)
+        unique = context.inputs["tokenizer"].counts["unique_documents"]
+        seen = [documents[i].license for i in range(unique)]
+        extra = {
+            "synthesizer": context.inputs["tune"].id,
+            "temperature": self.config["sampling"]["temperature"],
+            "top_p": self.config["sampling"]["top_p"],
+            "top_k": self.config["sampling"]["top_k"],
+            "corpus_licenses": licenses_of(seen),
+        }
+        schema = pa.schema(_CANDIDATE_FIELDS + _EXTRA_FIELDS)
+        table = pa.Table.from_pylist([row | extra for row in prefix.rows], schema=schema)
+        pq.write_table(table, context.directory / "synthetic.parquet")
+        vocab_size = prefix.tokenizer.vocab_size
+        write_token_store(context.directory / "tokens", prefix.documents, vocab_size)
+        write_json(context.directory / "samples.json", self._samples(prefix, documents, unique))
+        return {
+            "requested_tokens": prefix.need_tokens,
+            "tokens": prefix.num_tokens,
+            "documents": len(prefix.rows),
+            "candidates": len(prefix.sampled),
+            "sampled_tokens": sum(prefix.sampled),
+            "draws_per_seed": prefix.draws_per_seed(),
+            "verdicts": prefix.tally.counts(),
+            "flops": self._flops(context, prefix),
+        }
+
+    def _samples(self, prefix: Prefix, documents: Documents, unique: int) -> dict[str, Any]:
+        number = {name: i for i, name in enumerate(documents.ids(0, unique))}
+        step = max(1, len(prefix.rows) // _SAMPLES)
+        shown = ("id", "seed_id", "draw", "text", "num_tokens", "finish_reason")
+        return {
+            "samples": [
+                {key: row[key] for key in shown}
+                | {"seed_text": documents[number[row["seed_id"]]].text}
+                for row in prefix.rows[::step][:_SAMPLES]
+            ],
+            "dropped_samples": [s for group in prefix.tally.samples.values() for s in group],
+        }
+
+    def _flops(self, context: Context, prefix: Prefix) -> int:
+        """Of the candidates that were looked at: prompts, and the tokens after them."""
+        shape, length = shape_of(self.config["model"]["preset"]), self.config["model"]["context"]
+        store = TokenStore(context.inputs["tokens"].file("train"))
+        unique = int(context.inputs["tokenizer"].counts["unique_documents"])
+        prompts = [len(prompt(store[i][:-1], length, 0)) for i in range(unique)]
+        vocab_size = prefix.tokenizer.vocab_size
+        return sum(
+            sampling_flops(shape, vocab_size, prompts[index % unique], sampled)
+            for index, sampled in enumerate(prefix.sampled)
+        )
+
+
+@lru_cache(maxsize=1)
+def _open_workshop(
+    model: Path,
+    corpus: Path,
+    tokenizer_directory: Path,
+    store: Path,
+    num_seeds: int,
+    context: int,
+    slots: int,
+    device: str,
+) -> _Workshop:
+    tokenizer = TextTokenizer.load(tokenizer_directory)
+    order = np.load(tokenizer_directory / "order.npy", allow_pickle=False)
+    documents = Documents(corpus, order)
+    engine = SlotEngine(
+        load_model(model).to(torch.device(device)),
+        context=context,
+        end_id=tokenizer.end_id,
+        slots=slots,
+    )
+    windows = CorpusWindows(documents.texts(0, num_seeds))
+    return _Workshop(tokenizer, documents, TokenStore(store), num_seeds, engine, windows)
+
+
+def _reasons(prefix: Prefix) -> str:
+    return ", ".join(f"{name} {count}" for name, count in prefix.tally.counts().items())

@@ -1,0 +1,183 @@
+"""pretrain (base and arms) and tune: the same loop with different rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from synboot.core.errors import BadInput
+from synboot.core.storage import write_json
+from synboot.data.batches import Rows
+from synboot.data.mixture import Mixture, Source
+from synboot.data.tokenizer import TextTokenizer
+from synboot.data.tokens import TokenStore
+from synboot.experiment.stages.corpus import oracle_documents, training_documents
+from synboot.experiment.stages.process import set_threads
+from synboot.model.architecture import load_model, new_model, save_model, shape_of
+from synboot.model.flops import training_flops
+from synboot.pairs.find import read_kept_pairs, split_pairs
+from synboot.pipeline.stage import Artifact, Context, Counts, Stage
+from synboot.synth.template import PairRows
+from synboot.train.checkpoint import TrainState, put_weights
+from synboot.train.loop import LoopConfig, mean_loss, train
+
+_VALIDATION_TOKENS = 100_000
+
+
+class _TrainingStage(Stage):
+    """What pretraining and tuning share: the loop, and a model directory for each checkpoint."""
+
+    def __init__(self, *arguments: Any, checkpoint_seconds: float, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.checkpoint_seconds = checkpoint_seconds
+
+    def enter(self) -> None:
+        """The training process has the threads of the recipe."""
+        set_threads(self.numerics["threads"])
+
+    def _train(self, context: Context, model: Any, rows: Rows, validation: Rows) -> TrainState:
+        loop = LoopConfig.model_validate(self.config["loop"])
+        state = train(
+            model,
+            rows,
+            validation,
+            loop,
+            context.scratch,
+            seed=self.seed,
+            device=torch.device(self.numerics["device"]),
+            precision=self.numerics["precision"],
+            micro_rows=self.numerics["micro_rows"],
+            checkpoint_seconds=self.checkpoint_seconds,
+            progress=context.progress,
+            should_stop=context.should_stop,
+            emit=context.emit,
+        )
+        tokenizer = TextTokenizer.load(context.inputs["tokenizer"].path)
+        model.to("cpu")
+        for rule in ("last", "best"):
+            if rule == "best":
+                put_weights(model, load_file(context.scratch / "best.safetensors"))
+            save_model(model, context.directory / rule)
+            tokenizer.save(context.directory / rule)
+        write_json(context.directory / "history.json", state.history)
+        return state
+
+    def _state_counts(self, state: TrainState) -> Counts:
+        return {
+            "steps": state.step,
+            "trained_tokens": state.tokens,
+            "best_step": state.best_step,
+            "best_validation_loss": state.best_loss,
+            "final_validation_loss": state.history[-1]["validation_loss"],
+        }
+
+
+class PretrainStage(_TrainingStage):
+    """Trains a fresh model on a mixture of real and synthetic text.
+
+    Config `sources`: list of {name, documents: unique | oracle | synthetic, tokens} with
+    `oracle_multiple` beside it; the token budget is their sum.
+    """
+
+    name = "pretrain"
+    version = 1
+
+    def _sources(self, context: Context) -> list[Source]:
+        tokens = context.inputs["tokens"]
+        real = TokenStore(tokens.file("train"))
+        sources = []
+        for entry in self.config["sources"]:
+            kind, budget = entry["documents"], entry["tokens"]
+            if kind == "unique":
+                count = tokens.counts["unique"]["documents"]
+                sources.append(Source("real", real, count, budget))
+            elif kind == "oracle":
+                count = oracle_documents(tokens, entry["multiple"])
+                sources.append(Source("real", real, count, budget))
+            else:
+                store = TokenStore(context.inputs["synthesize"].file("tokens"))
+                sources.append(Source("synthetic", store, len(store), budget, max_passes=1))
+        return sources
+
+    def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
+        """Write last/ and best/ (model directories) and history.json."""
+        tokenizer = TextTokenizer.load(context.inputs["tokenizer"].path)
+        shape, length = shape_of(self.config["model"]["preset"]), self.config["model"]["context"]
+        model = new_model(
+            shape,
+            vocab_size=tokenizer.vocab_size,
+            context=length,
+            end_id=tokenizer.end_id,
+            seed=self.seed,
+        )
+        mixture = Mixture(self._sources(context), length, tokenizer.end_id, self.seed)
+        validation = validation_rows(context.inputs["tokens"], length, tokenizer.end_id)
+        state = self._train(context, model, mixture, validation)
+        if state.tokens != mixture.num_tokens:
+            raise AssertionError(f"trained {state.tokens} tokens of {mixture.num_tokens}")
+        flops = training_flops(shape, tokenizer.vocab_size, mixture.row_lengths())
+        return self._state_counts(state) | {"mixture": mixture.plan(), "flops": flops}
+
+
+class TuneStage(_TrainingStage):
+    """Tunes the base model into the synthesizer, p(d2 given d1)."""
+
+    name = "tune"
+    version = 1
+
+    def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
+        """Write last/ and best/ (model directories) and history.json."""
+        tokenizer = TextTokenizer.load(context.inputs["tokenizer"].path)
+        store = TokenStore(context.inputs["tokens"].file("train"))
+        shape, length = shape_of(self.config["model"]["preset"]), self.config["model"]["context"]
+        unique = context.inputs["tokenizer"].counts["unique_documents"]
+        documents = training_documents(context.inputs["corpus"], context.inputs["tokenizer"])
+        number = {name: i for i, name in enumerate(documents.ids(0, unique))}
+        kept = read_kept_pairs(context.inputs["pairs"].file("pairs.parquet"))
+        split = split_pairs(
+            ((number[a], number[b]) for a, b in kept),
+            validation_fraction=self.config["validation_fraction"],
+            seed=self.seed,
+        )
+        if not split.training or not split.validation:
+            raise BadInput(
+                f"field pairs.min_similarity: {len(kept) // 2} pairs cannot be split into training "
+                "and validation pairs without a common document; lower it"
+            )
+        make = {"context": length, "end_id": tokenizer.end_id, "seed": self.seed}
+        rows = PairRows(store, split.training, passes=self.config["passes"], **make)
+        validation = PairRows(store, split.validation, **make)
+        rule = self.config["initial_checkpoint"]
+        model = load_model(context.inputs["base"].file(rule))
+        device = torch.device(self.numerics["device"])
+        start = mean_loss(
+            model.to(device), validation, self.config["loop"]["batch_rows"], device,
+            self.numerics["precision"],
+        )  # fmt: skip
+        state = self._train(context, model, rows, validation)
+        base = context.inputs["base"].counts
+        step = base["best_step"] if rule == "best" else base["steps"]
+        return self._state_counts(state) | {
+            "initial_weights": f"base model, {rule} checkpoint (step {step})",
+            "initial_validation_loss": start,
+            "training_pairs": len(split.training),
+            "validation_pairs": len(split.validation),
+            "crossing_pairs": 2 * split.num_crossing,
+            "flops": training_flops(shape, tokenizer.vocab_size, rows.row_lengths()),
+        }
+
+
+def validation_rows(tokens: Artifact, context: int, end_id: int) -> Mixture:
+    """One pass over the validation split, at most 100,000 tokens of it."""
+    store = TokenStore(tokens.file("valid"))
+    budget = min(store.num_tokens(), _VALIDATION_TOKENS)
+    return Mixture([Source("valid", store, len(store), budget)], context, end_id, seed=0)
+
+
+def loop_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a section that are the loop's."""
+    return {key: config[key] for key in LoopConfig.model_fields}
