@@ -47,7 +47,7 @@ def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
     vocab_size = counts["tokenizer"]["vocab_size"]
     everything, rest = num_parameters(shape_of(recipe.model.preset), vocab_size)
     scores = {run: read_scores(artifacts[stage.id]) for run, stage in plan.evaluate.items()}
-    mean = {
+    mean: dict[str, Scores] = {
         arm: mean_scores([s for (name, _), s in scores.items() if name == arm])
         for arm in recipe.experiment.arms
     }
@@ -125,7 +125,7 @@ def _arm_facts(
     plan: Plan, artifacts: Artifacts, arm: str, scores: Mapping[Any, Scores], mean: Scores
 ) -> dict[str, Any]:
     runs = [run for run in plan.pretrain if run[0] == arm]
-    counts = {seed: artifacts[plan.pretrain[arm, seed].id].counts for _, seed in runs}  # type: ignore[index]
+    counts = {run[1]: artifacts[plan.pretrain[run].id].counts for run in runs}
     first = counts[runs[0][1]]
     return {
         "trained_tokens": first["trained_tokens"],
@@ -179,7 +179,7 @@ def _comparisons(plan: Plan, mean: Mapping[str, Scores]) -> dict[str, Any]:
 def _recovered(plan: Plan, mean: Mapping[str, Scores]) -> dict[str, Any] | None:
     if not {"repetition", "sbp", "oracle"} <= set(mean):
         return None
-    found = {}
+    found: dict[str, Any] = {}
     for metric in METRICS:
         share = recovered(
             mean["repetition"],

@@ -12,7 +12,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -84,9 +84,14 @@ class Runner:
         """The finished artifact of `stage`, if there is one."""
         return Artifact.open(stage.directory(self.store))
 
-    def run(self, stages: Sequence[Stage]) -> dict[str, Artifact]:
+    def run(
+        self,
+        stages: Sequence[Stage],
+        check: Callable[[Stage, Artifact], None] = lambda stage, artifact: None,
+    ) -> dict[str, Artifact]:
         """Finish `stages`, which are in an order where inputs come first; `{id: artifact}`.
 
+        `check` sees every artifact before the next stage begins and may raise.
         Raises Interrupted after a clean checkpoint on SIGINT or SIGTERM, Incomplete if a worker
         process died, and what a stage raises.
         """
@@ -103,6 +108,7 @@ class Runner:
                     shutil.rmtree(artifact.path / SCRATCH, ignore_errors=True)
                 else:
                     artifact = self._run_stage(stage, finished, title)
+                check(stage, artifact)
                 finished[stage.id] = artifact
         return finished
 

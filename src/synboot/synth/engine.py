@@ -44,8 +44,7 @@ class Completion:
 
 class Engine(Protocol):
     """Continues prompts until END or a limit. Token i of a request is drawn with the i-th
-    uniform number of its key, by inverse distribution function over tokens from the most likely
-    to the least (`choose`)."""
+    uniform number of its key, by the inverse distribution function (`choose`)."""
 
     def sample(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Completion]:
         """One completion for each request, in order."""
@@ -54,20 +53,32 @@ class Engine(Protocol):
 def choose(logits: torch.Tensor, uniforms: torch.Tensor, sampling: SamplingConfig) -> torch.Tensor:
     """Draw one token a row: logits [rows, vocabulary], uniforms float32 [rows] -> int64 [rows].
 
-    Tokens are ordered by probability; top-k keeps the first k, top-p the fewest first ones whose
-    mass reaches p. Temperature 0 takes the most likely.
+    Top-k keeps the k most likely tokens, top-p the fewest most likely whose mass reaches p (with
+    those that tie with the last). Of what is kept, the first token, by id, at which the
+    distribution function passes the uniform number. By id and not by rank: logits that differ in
+    their last bits then nearly never give another token. Temperature 0 takes the most likely.
     """
     if sampling.temperature == 0:
         return logits.argmax(-1)
-    ordered, tokens = torch.sort(logits.float() / sampling.temperature, dim=-1, descending=True)
-    if sampling.top_k:
-        ordered, tokens = ordered[:, : sampling.top_k], tokens[:, : sampling.top_k]
-    probabilities = ordered.softmax(-1)
-    mass = probabilities.cumsum(-1)
-    kept = (mass - probabilities < sampling.top_p).sum(-1, keepdim=True)  # at least the first
-    target = uniforms[:, None] * mass.gather(-1, kept - 1)
-    place = torch.minimum((mass <= target).sum(-1, keepdim=True), kept - 1)
-    return tokens.gather(-1, place).squeeze(-1)
+    probabilities = (logits.float() / sampling.temperature).softmax(-1)
+    if sampling.top_p < 1 or sampling.top_k:
+        ordered = _sorted(probabilities).flip(-1)
+        if sampling.top_k:
+            ordered = ordered[:, : sampling.top_k]
+        before = ordered.cumsum(-1) - ordered
+        wanted = sampling.top_p * (ordered.sum(-1, keepdim=True) if sampling.top_k else 1.0)
+        kept = (before < wanted).sum(-1, keepdim=True).clamp_min(1)
+        probabilities = probabilities.masked_fill(probabilities < ordered.gather(-1, kept - 1), 0.0)
+    mass = probabilities.double().cumsum(-1)
+    target = uniforms.double()[:, None] * mass[:, -1:]
+    return torch.searchsorted(mass, target, right=True).clamp_max(mass.shape[-1] - 1).squeeze(-1)
+
+
+def _sorted(values: torch.Tensor) -> torch.Tensor:
+    """Rows in ascending order. On a CPU by NumPy, whose sort is vectorised: 30 times faster."""
+    if values.device.type == "cpu":
+        return torch.from_numpy(np.sort(values.numpy(), axis=-1))
+    return values.sort(-1).values
 
 
 def _limit(prompt_length: int, context: int, sampling: SamplingConfig) -> int:

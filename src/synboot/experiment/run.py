@@ -1,0 +1,131 @@
+"""Runs a recipe to its result and report; says beforehand what it would do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from synboot.core.events import Display, EventLog
+from synboot.core.storage import write_json
+from synboot.experiment.plan import Plan, make_plan, planned_cost
+from synboot.experiment.recipe import Recipe
+from synboot.experiment.report import write_report
+from synboot.experiment.result import build_report_data
+from synboot.experiment.stages.corpus import check_oracle
+from synboot.pipeline.runner import Runner
+from synboot.pipeline.stage import SCRATCH, Artifact, Stage
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Where a run's files lie below the runs directory."""
+
+    runs: Path
+    name: str
+
+    @property
+    def store(self) -> Path:
+        """Artifacts of all recipes, by stage and id."""
+        return self.runs / "artifacts"
+
+    @property
+    def directory(self) -> Path:
+        """What belongs to this recipe."""
+        return self.runs / self.name
+
+    @property
+    def result(self) -> Path:
+        """The machine-readable outcome."""
+        return self.directory / "result.json"
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.directory / "report.html"
+
+    @property
+    def events(self) -> Path:
+        """What happened, over all starts of the run."""
+        return self.directory / "events.jsonl"
+
+
+def run_recipe(
+    recipe: Recipe, runs: Path, *, display: Display, until: str | None = None
+) -> dict[str, Any] | None:
+    """Run what is missing; the result, or None with `until`.
+
+    Writes recipe.json, stages.json (label, id and directory of every stage), events.jsonl,
+    result.json and report.html below `runs / recipe.name`.
+    """
+    paths = RunPaths(runs, recipe.name)
+    plan = make_plan(recipe, runs)
+    stages = plan.until(until)
+    runner = Runner(
+        store=paths.store,
+        workers=recipe.runtime.workers,
+        events=EventLog(paths.events),
+        display=display,
+    )
+    write_json(paths.directory / "recipe.json", recipe.dump())
+    write_json(paths.directory / "stages.json", [_where(stage, paths) for stage in plan.stages])
+    runner.events.emit("run_start", recipe=recipe.name, stages=len(stages))
+    artifacts = runner.run(stages, check=lambda stage, artifact: _check(plan, stage, artifact))
+    if until is not None:
+        runner.events.emit("run_done", until=until)
+        return None
+    data = build_report_data(plan, artifacts)
+    write_json(paths.result, data.result)
+    write_report(data, paths.report)
+    runner.events.emit("run_done")
+    return data.result
+
+
+def _check(plan: Plan, stage: Stage, artifact: Artifact) -> None:
+    """Refuse what cannot be done as soon as it can be known, before anything is trained."""
+    if stage.name == "tokens" and "oracle" in plan.recipe.experiment.arms:
+        check_oracle(artifact, plan.recipe.budget.oracle_multiple)
+
+
+def _where(stage: Stage, paths: RunPaths) -> dict[str, str]:
+    directory = stage.directory(paths.store).relative_to(paths.runs).as_posix()
+    return {"name": stage.name, "label": stage.label, "id": stage.id, "directory": directory}
+
+
+def describe_run(recipe: Recipe, runs: Path, until: str | None = None) -> dict[str, Any]:
+    """What a run would do: `{"stages": [{name, label, id, status, ...}], ...}`, status done or
+    missing; an unfinished stage also says how far it is."""
+    paths = RunPaths(runs, recipe.name)
+    plan = make_plan(recipe, runs)
+    stages = [_describe_stage(stage, recipe, paths) for stage in plan.until(until)]
+    missing = [stage for stage in stages if stage["status"] == "missing"]
+    known = [stage["flops"] for stage in missing if stage["flops"] is not None]
+    return {
+        "recipe": recipe.name,
+        "stages": stages,
+        "missing": len(missing),
+        "known_flops_to_do": sum(known),
+    }
+
+
+def _describe_stage(stage: Stage, recipe: Recipe, paths: RunPaths) -> dict[str, Any]:
+    directory = stage.directory(paths.store)
+    artifact = Artifact.open(directory)
+    scratch = directory / SCRATCH
+    parts = list(scratch.glob("parts/[0-9]*"))
+    checkpoints = sorted(scratch.glob("checkpoints/step-????????"))
+    progress: dict[str, Any] = {}
+    if artifact is None and parts:
+        progress["parts_done"] = len(parts)
+    if artifact is None and checkpoints:
+        progress["checkpoint_step"] = int(checkpoints[-1].name.removeprefix("step-"))
+    cost: Mapping[str, int | None] = planned_cost(stage, recipe)
+    return {
+        "name": stage.name,
+        "label": stage.label,
+        "id": stage.id,
+        "status": "missing" if artifact is None else "done",
+        **progress,
+        **cost,
+    }
