@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from synboot.core.errors import BadInput
 
 ENVIRONMENT_PREFIX = "SYNBOOT_"
-_SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+_SCIENTIFIC = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)[eE][+-]?\d+$")
 
 
 class Config(BaseModel):
@@ -29,6 +29,33 @@ class Config(BaseModel):
 
 
 ConfigType = TypeVar("ConfigType", bound=Config)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that knows 1e-3 for a number, and in which a mapping has a key once."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                problem = f"the key {key.value!r} stands here for the second time"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:  # such as a 32nd of January
+            raise yaml.MarkedYAMLError(problem=str(error), problem_mark=node.start_mark) from None
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _SCIENTIFIC, list("+-.0123456789"))
+
+
+def _load(text: str) -> Any:
+    return yaml.load(text, _Loader)
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -47,7 +74,7 @@ def _read_recipe(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: cannot read the recipe: {error}") from None
     try:
-        values = yaml.safe_load(text)
+        values = _load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -103,10 +130,9 @@ def environment_settings(
 
 def _nest(path: Sequence[str], text: str, origin: str) -> dict[str, Any]:
     try:
-        value: Any = yaml.safe_load(text)
+        value: Any = _load(text)
     except yaml.YAMLError:
         raise BadInput(f"{origin}: {text!r} is no YAML value") from None
-    value = _numbers(value)
     for key in reversed(path):
         value = {key: value}
     return dict(value)
@@ -116,21 +142,10 @@ def validate(config_type: type[ConfigType], values: Mapping[str, Any], origin: s
     """`values` as `config_type`. Raises BadInput with the field, what was wrong and, for an
     unknown key, the nearest valid one."""
     try:
-        return config_type.model_validate(_numbers(values))
+        return config_type.model_validate(values)
     except ValidationError as error:
         lines = [_explain(config_type, problem) for problem in error.errors()]
         raise BadInput("; ".join(f"{origin}: {line}" for line in dict.fromkeys(lines))) from None
-
-
-def _numbers(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 as text; people mean the number."""
-    if isinstance(value, Mapping):
-        return {key: _numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    if isinstance(value, str) and _SCIENTIFIC.fullmatch(value):
-        return float(value)
-    return value
 
 
 def _explain(config_type: type[Config], problem: Any) -> str:

@@ -32,4 +32,8 @@ class Interrupted(SynbootError):
 
     def __init__(self, signal_number: int) -> None:
         super().__init__("stopped at a clean checkpoint; the same command resumes")
+        self.signal_number = signal_number
         self.exit_code = 128 + signal_number
+
+    def __reduce__(self) -> tuple[type[Interrupted], tuple[int]]:
+        return type(self), (self.signal_number,)  # errors cross processes

@@ -32,8 +32,7 @@ class EventLog:
         if self._path is None:
             return
         line = json.dumps({"time": round(time.time(), 3), "event": event} | fields)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        _append(self._path, line)
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
@@ -50,12 +49,18 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
                 yield event
 
 
+def _append(path: Path, line: str) -> None:
+    with path.open("ab", buffering=0) as file:  # lines of several processes stay apart
+        file.write(line.encode() + b"\n")
+
+
 def _end_torn_line(path: Path) -> None:
     if path.exists() and path.stat().st_size:
-        with path.open("rb+") as file:
+        with path.open("rb") as file:
             file.seek(-1, 2)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
+            torn = file.read(1) != b"\n"
+        if torn:
+            _append(path, "")
 
 
 class Display(Protocol):
@@ -106,7 +111,8 @@ class PlainDisplay:
             last_shown = now
             share = f"{100 * done / total:3.0f}%" if total else f"{done:.0f}"
             rate = (done - first[1]) / (now - first[0]) if now > first[0] else 0.0
-            left = f", {format_seconds((total - done) / rate)} left" if total and rate > 0 else ""
+            known = rate > 0 and done < total
+            left = f", {format_seconds((total - done) / rate)} left" if known else ""
             self.message(f"  {name}: {share}{left}{'  ' + note if note else ''}")
 
         yield report

@@ -40,4 +40,4 @@ def seed_for(*key: Key) -> int:
 
 def unit_interval(*key: Key) -> float:
     """One number in [0, 1) for `key`: cheaper than a generator where one draw is all there is."""
-    return int.from_bytes(key_digest(*key)[:7], "little") / 2.0**56
+    return (int.from_bytes(key_digest(*key)[:7], "little") >> 3) / 2.0**53

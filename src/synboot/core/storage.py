@@ -143,8 +143,20 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The value of a JSON file that synboot wrote."""
+    """The value of a JSON file that synboot wrote. Raises ValueError if it is damaged."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what killed writers left under temporary names below `directory`.
+
+    For the holder of the one writer's place only: a living writer's work would go too.
+    """
+    for path in sorted(directory.rglob(".*.tmp")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -158,5 +170,5 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Incomplete(f"another process is writing {path.parent}") from None
+            raise Incomplete(f"another process is writing {path.with_suffix('')}") from None
         yield

@@ -59,29 +59,37 @@ def fit_budget(
 
     `text_bytes`: int64 [documents]; `read(rows)` gives their texts. The tokenizer is trained on
     about 98% of the budget, a subset of it by construction; the groups that fill the rest are
-    taken by their exact count. Raises BadInput if not even one group fits.
+    taken by their exact count. Raises BadInput if not even the smallest group fits.
     """
+    if not groups:
+        raise BadInput("the corpus has no training document to take the unique budget from")
     sizes = np.array([int(text_bytes[rows].sum()) for rows in groups], dtype=np.int64)
     budget_bytes = 3.0 * budget_tokens
     best: tuple[int, TextTokenizer, list[int]] | None = None
     before: list[int] = []
+
+    def attempt(taken: list[int]) -> tuple[int, TextTokenizer, list[int]]:
+        texts = read(np.concatenate([groups[g] for g in taken]))
+        tokenizer = make_tokenizer(texts)
+        return _count_tokens(tokenizer, texts), tokenizer, taken
+
     for _ in range(_ROUNDS):
         taken = _take(sizes, budget_bytes)
         if not taken or taken == before:
             break
-        texts = read(np.concatenate([groups[g] for g in taken]))
-        tokenizer = make_tokenizer(texts)
-        used = _count_tokens(tokenizer, texts)
-        if used <= budget_tokens and (best is None or used > best[0]):
-            best = (used, tokenizer, taken)
-            if used >= 0.95 * budget_tokens:
+        found = attempt(taken)
+        if found[0] <= budget_tokens and (best is None or found[0] > best[0]):
+            best = found
+            if found[0] >= 0.95 * budget_tokens:
                 break
-        budget_bytes = 0.98 * budget_tokens * int(sizes[taken].sum()) / used
+        budget_bytes = 0.98 * budget_tokens * int(sizes[taken].sum()) / found[0]
         before = taken
-    if best is None:
+    if best is None:  # the estimates may have been too careful: ask the smallest group itself
+        best = attempt([int(sizes.argmin())])
+    if best[0] > budget_tokens:
         raise BadInput(
             f"field budget.unique_tokens: {budget_tokens} tokens hold no whole group of documents "
-            f"(the smallest has {int(sizes.min())} bytes); raise it"
+            f"(the smallest has {best[0]}, {int(sizes.min())} bytes); raise it"
         )
     used, tokenizer, taken = best
     return _fill(groups, sizes, read, tokenizer, taken, used, budget_tokens)
@@ -117,7 +125,7 @@ def _fill(
         left = budget_tokens - used
         if tries == _FILL_TRIES or left < 0.001 * budget_tokens:
             break
-        # No token is shorter than a byte, and hardly a group has more than 16 bytes a token.
+        # Hardly a group has more than 16 bytes a token: the larger ones need not be encoded.
         if group in in_tokenizer or sizes[group] > 16 * left:
             continue
         tries += 1
@@ -125,7 +133,8 @@ def _fill(
         if cost <= left:
             chosen.append(group)
             used += cost
-    rest = [group for group in range(len(groups)) if group not in set(chosen)]
+    unique = set(chosen)
+    rest = [group for group in range(len(groups)) if group not in unique]
     order = np.concatenate([groups[g] for g in (*chosen, *rest)])
     num_unique = sum(len(groups[g]) for g in chosen)
     return UniqueBudget(tokenizer, order, num_unique, used, num_tokenizer_documents)

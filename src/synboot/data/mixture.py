@@ -77,18 +77,23 @@ class Mixture:
 
     Rows of all sources are spread evenly over the run, in each source's own order, so that its
     passes follow each other. Raises BadInput if a source has fewer tokens than its budget and
-    may not be repeated.
+    may not be repeated, if it is empty, or if no source is left.
     """
 
     def __init__(self, sources: list[Source], context: int, end_id: int, seed: int) -> None:
-        self.sources = [source for source in sources if source.budget_tokens > 0]
+        self.sources = [source for source in sources if source.budget_tokens != 0]
+        if not self.sources:
+            raise BadInput("no source has a token to train on")
         self.context = context
         self._end_id = end_id
         for source in self.sources:
-            if source.budget_tokens > source.max_passes * source.unique_tokens:
+            unique = source.unique_tokens
+            if source.budget_tokens < 0:
+                raise BadInput(f"source {source.name}: {source.budget_tokens} tokens asked")
+            if unique == 0 or source.budget_tokens > source.max_passes * unique:
                 raise BadInput(
                     f"source {source.name}: {source.budget_tokens} tokens asked of "
-                    f"{source.unique_tokens}, which may be passed {source.max_passes:g} times"
+                    f"{unique}, which may be passed {source.max_passes:g} times"
                 )
         self._streams = [Stream(source, seed) for source in self.sources]
         rows = [-(-source.budget_tokens // context) for source in self.sources]

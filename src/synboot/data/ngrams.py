@@ -20,9 +20,8 @@ Hashes = npt.NDArray[np.uint64]
 _WORD = re.compile(r"\w+")
 _WORD_CACHE_ENTRIES = 1 << 17  # some 20 MB; natural text hits it for more than nine words in ten
 
-# Base of the window polynomial. 3 (mod 8) keeps the powers of two that divide BASE**k - 1 small
-# (at most 2**5 for k <= 12), so that two windows which differ by a swap of words still differ in
-# at least 59 bits' worth of odds.
+# 3 (mod 8) keeps the power of two that divides _BASE**k - 1 small (at most 2**5 for k <= 12), so
+# that two windows which differ by a swap of words collide with odds of at most 2**-59.
 _BASE = 0x9E3779B97F4A7C1B
 _LENGTH_FACTOR = 0xD1B54A32D192ED03
 _MASK = (1 << 64) - 1
@@ -65,7 +64,9 @@ def window_hashes(text: str, n: int = WINDOW_WORDS) -> Hashes:
     for offset in range(length):
         sums *= np.uint64(_BASE)
         sums += hashed[offset : offset + number]
-    return np.unique(_finalise(sums))
+    hashes = np.sort(_finalise(sums))
+    distinct: Hashes = hashes[np.append(True, hashes[1:] != hashes[:-1])]  # np.unique: 4 x slower
+    return distinct
 
 
 def overlap(a: Hashes, b: Hashes) -> float:
@@ -89,7 +90,7 @@ def _word_hash(word: str) -> int:
 
 
 def _finalise(sums: Hashes) -> Hashes:
-    """The finaliser of splitmix64 (Steele, Lea and Flood, 2014): a bijection that mixes all bits."""
+    """The finaliser of splitmix64 (Steele, Lea and Flood, 2014): a bijection, well mixed."""
     sums = (sums ^ (sums >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     sums = (sums ^ (sums >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return sums ^ (sums >> np.uint64(31))

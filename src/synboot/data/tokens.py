@@ -34,6 +34,8 @@ class TokenStore:
         return len(self.offsets) - 1
 
     def __getitem__(self, document: int) -> np.ndarray:
+        if document < 0:
+            raise IndexError(f"document {document}; documents are counted from 0")
         return self._tokens[self.offsets[document] : self.offsets[document + 1]]
 
     def lengths(self, num_documents: int | None = None) -> np.ndarray:
@@ -47,13 +49,18 @@ class TokenStore:
 
 
 def write_token_store(directory: Path, documents: Iterable[np.ndarray], vocab_size: int) -> int:
-    """Write documents' ids (each ends with END) in order; returns the number of tokens."""
+    """Write documents' ids (each ends with END) in order; returns the number of tokens.
+
+    Raises ValueError for an id outside the vocabulary.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     dtype = token_dtype(vocab_size)
     offsets = [0]
     with (directory / _TOKENS).open("wb") as file:
-        for ids in documents:
-            file.write(np.asarray(ids).astype(dtype, casting="unsafe").tobytes())
+        for ids in map(np.asarray, documents):
+            if len(ids) and not (ids.min() >= 0 and ids.max() < vocab_size):
+                raise ValueError(f"document {len(offsets) - 1} has ids outside 0..{vocab_size - 1}")
+            file.write(ids.astype(dtype, casting="unsafe").tobytes())
             offsets.append(offsets[-1] + len(ids))
     np.save(directory / _OFFSETS, np.asarray(offsets, dtype=np.int64))
     return offsets[-1]

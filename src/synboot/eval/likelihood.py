@@ -84,11 +84,12 @@ def score_documents(
         inputs = np.full((len(batch), length), end_id, dtype=np.int64)
         targets = np.full((len(batch), length), -100, dtype=np.int64)
         for row, window in enumerate(batch):
-            sequence = np.concatenate([[end_id], documents[window.document]])
+            ids = documents[window.document]
             size = window.stop - window.start
-            inputs[row, :size] = sequence[window.start : window.stop]
+            skip = int(window.start == 0)  # END stands there already
+            inputs[row, skip:size] = ids[window.start + skip - 1 : window.stop - 1]
             first = window.scored_from - window.start
-            targets[row, first:size] = sequence[window.scored_from + 1 : window.stop + 1]
+            targets[row, first:size] = ids[window.scored_from : window.stop]
         with autocast(device, precision)():
             logits = model(input_ids=torch.from_numpy(inputs).to(device), use_cache=False).logits
         losses = functional.cross_entropy(

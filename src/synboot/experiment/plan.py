@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synboot.core.errors import BadInput
-from synboot.data.corpus import corpus_bytes_digest
+from synboot.data.splits import corpus_bytes_digest
 from synboot.experiment.arms import arm_sources
 from synboot.experiment.recipe import ArmName, Recipe
 from synboot.experiment.stages.corpus import CorpusStage, TokenizerStage, TokensStage

@@ -9,10 +9,14 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+from transformers.utils import logging as transformers_logging
 
 from synboot.core.errors import BadInput
 from synboot.core.rng import seed_for
 from synboot.core.storage import write_json
+
+# Its bars would run through ours.
+transformers_logging.disable_progress_bar()
 
 ROPE_THETA = 10_000.0
 
@@ -49,8 +53,9 @@ PRESETS: dict[str, Shape] = {
     "paper-3b": Shape(26, 3072, 24, 8, 128, 8192),
     "paper-6b": Shape(32, 4096, 32, 8, 128, 11008),
 }
-"""Names are parameters without embeddings, roughly; `paper-*` are arXiv 2509.15248's scales with
-its embeddings counted in (vocabulary 49,152)."""
+"""Names are all parameters, roughly, with a vocabulary that suits the size: 2,048 entries up to
+14m, 8,192 for 20m and 50m, 16,384 for 100m, 49,152 from 350m on (`paper-*` are the scales of arXiv
+2509.15248)."""
 
 
 def shape_of(preset: str) -> Shape:
@@ -92,7 +97,8 @@ def new_model(
         use_cache=True,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(seed, "initial weights", *map(str, asdict(shape).values())))
+        number = seed_for(seed, "initial weights", *map(str, asdict(shape).values()))
+        torch.default_generator.manual_seed(number)  # torch.manual_seed would seed CUDA's too
         model = Qwen3ForCausalLM(config)
     return model.float()
 

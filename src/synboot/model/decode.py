@@ -36,8 +36,7 @@ class CachedDecoder:
 
     def __init__(self, model: Any, *, slots: int, capacity: int) -> None:
         config = model.config
-        if config.model_type != "qwen3":
-            raise BadInput(f"the built-in engine reads qwen3 models, not {config.model_type}")
+        _check_understood(config)
         self._layers = [_layer_weights(layer) for layer in model.model.layers]
         self._embedding = model.model.embed_tokens.weight.detach()
         self._final_norm = model.model.norm.weight.detach()
@@ -128,6 +127,21 @@ class CachedDecoder:
 
     def _norm(self, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return rms_norm(hidden, (hidden.shape[-1],), weight, self._epsilon)
+
+
+def _check_understood(config: Any) -> None:
+    """Raises BadInput for a model whose numbers this decoder would get wrong."""
+    if config.model_type != "qwen3":
+        raise BadInput(f"the built-in engine reads qwen3 models, not {config.model_type}")
+    rope = config.rope_parameters.get("rope_type", "default")
+    strange = {
+        f"rope_type {rope}": rope != "default",
+        "attention_bias": config.attention_bias,
+        "sliding_attention layers": "sliding_attention" in config.layer_types,
+        f"hidden_act {config.hidden_act}": config.hidden_act != "silu",
+    }
+    if names := [name for name, found in strange.items() if found]:
+        raise BadInput(f"the built-in engine reads no qwen3 model with {', '.join(names)}")
 
 
 def _layer_weights(layer: Any) -> dict[str, torch.Tensor]:

@@ -80,6 +80,8 @@ class LsaEncoder:
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """float32 [texts, dimensions], unit rows."""
+        if not texts:
+            return np.empty((0, len(self._components)), dtype=np.float32)
         matrix: csr_matrix = self._vectorizer.transform(texts)
         vectors = np.asarray(matrix @ self._components.T, dtype=np.float32)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)

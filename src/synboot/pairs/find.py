@@ -200,6 +200,8 @@ def split_pairs(
 ) -> PairSplit:
     """Hold out documents, a random one with its partners at a time, until the pairs within them
     are `validation_fraction` of all (at least one), or a third of the documents is held out.
+    A document whose removal would leave no training pair stays: wherever two pairs share no
+    document, neither side is empty.
 
     `pairs` are unordered. Whole neighbourhoods go together so that few pairs cross.
     """
@@ -210,15 +212,18 @@ def split_pairs(
         partners.setdefault(b, set()).add(a)
     need = max(1, round(validation_fraction * len(unordered)))
     held_out: set[int] = set()
-    inside = 0
+    inside, outside = 0, len(unordered)  # pairs with both documents held out, with neither
     documents = np.array(sorted(partners), dtype=np.int64)
     for start in rng(seed, "validation pairs").permutation(documents).tolist():
         for document in (start, *sorted(partners[start])):
             if inside >= need or 3 * len(held_out) >= len(documents):
                 break
-            if document not in held_out:
-                held_out.add(document)
-                inside += len(partners[document] & held_out)
+            leaving = len(partners[document] - held_out)
+            if document in held_out or leaving == outside:
+                continue
+            held_out.add(document)
+            inside += len(partners[document]) - leaving
+            outside -= leaving
     sides = [(a in held_out) + (b in held_out) for a, b in unordered]
     both_orders = {
         side: [p for (a, b), s in zip(unordered, sides, strict=True) if s == side

@@ -13,7 +13,9 @@ class Neighbours:
     """The neighbours of queries, nearest first; equal similarities by the smaller document.
 
     `documents`: int64 [queries, k]; `similarities`: float32 [queries, k]. A document is never its
-    own neighbour; where there are fewer than k others, the rest is -1 and -inf.
+    own neighbour; where there are fewer than k others, the rest is -1 and -inf. Products are
+    float64, rounded to float32: equal vectors then have equal similarities, and what is found
+    depends neither on blocks nor on threads.
     """
 
     documents: np.ndarray
@@ -37,7 +39,7 @@ class ReferenceIndex:
         """The k nearest other documents of documents `first` to `stop`."""
         found = _empty(stop - first, k)
         for query in range(first, stop):
-            similarities = self._vectors @ self._vectors[query]
+            similarities = _products(self._vectors[query : query + 1], self._vectors)[0]
             order = [d for d in np.argsort(-similarities, kind="stable") if d != query][:k]
             found.documents[query - first, : len(order)] = order
             found.similarities[query - first, : len(order)] = similarities[order]
@@ -69,12 +71,17 @@ class ExactIndex:
         best = _empty(stop - first, k)
         queries = np.arange(first, stop)
         for start in range(0, len(self._vectors), self._document_block):
-            documents = np.arange(start, min(start + self._document_block, len(self._vectors)))
-            similarities = self._vectors[first:stop] @ self._vectors[documents].T
-            own = (queries >= documents[0]) & (queries <= documents[-1])
+            block = self._vectors[start : start + self._document_block]
+            similarities = _products(self._vectors[first:stop], block)
+            own = (queries >= start) & (queries < start + len(block))
             similarities[own, queries[own] - start] = -np.inf  # itself, by id and not by rank
-            best = _merge(best, documents, similarities, k)
+            best = _merge(best, np.arange(start, start + len(block)), similarities, k)
         return best
+
+
+def _products(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+    products = queries.astype(np.float64) @ documents.astype(np.float64).T
+    return products.astype(np.float32)
 
 
 def _merge(best: Neighbours, documents: np.ndarray, similarities: np.ndarray, k: int) -> Neighbours:

@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import itertools
 import multiprocessing
+import multiprocessing.connection
 import os
 import platform
 import shutil
@@ -24,16 +25,19 @@ from synboot.core.errors import BadInput, Incomplete, Interrupted, SynbootError
 from synboot.core.events import Display, EventLog, format_seconds, ignore_progress
 from synboot.core.storage import (
     atomic_directory,
+    canonical_json,
     damaged_files,
     describe_files,
     exclusive_lock,
     fsync_path,
     read_json,
+    remove_leftovers,
     write_json,
 )
 from synboot.pipeline.stage import MANIFEST, SCRATCH, Artifact, Context, Counts, Stage
 
 _PART_FACTS = "part.json"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass
@@ -52,8 +56,7 @@ class StopFlag:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self._on_signal) for number in numbers}
+        before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
         try:
             yield
         finally:
@@ -119,6 +122,7 @@ class Runner:
         with exclusive_lock(directory.with_name(directory.name + ".lock")):
             if (artifact := self.artifact(stage)) is not None:
                 return artifact
+            remove_leftovers(scratch)
             self._check_started(stage, scratch)
             started = time.time()
             with self.display.task(title) as progress:
@@ -152,11 +156,11 @@ class Runner:
         if not file.is_file():
             write_json(file, {"id": stage.id, "numerics": stage.numerics})
             return
-        before = read_json(file)["numerics"]
+        before, now = read_json(file)["numerics"], stage.numerics
         changed = [
-            f"{key} was {before.get(key)!r} and is now {stage.numerics.get(key)!r}"
-            for key in sorted({*before, *stage.numerics})
-            if before.get(key) != stage.numerics.get(key)
+            f"{key} was {before.get(key)!r} and is now {now.get(key)!r}"
+            for key in sorted({*before, *now})
+            if canonical_json(before.get(key)) != canonical_json(now.get(key))
         ]
         if changed:
             raise BadInput(
@@ -172,7 +176,7 @@ class Runner:
     def _work(self, stage: Stage, context: Context) -> Counts:
         stage.enter()
         self._raise_if_stopped(context)
-        if not (context.prepared / _PART_FACTS).is_file():
+        if not self._reuse(context, context.prepared, "prepared"):
             with atomic_directory(context.prepared) as directory:
                 stage.prepare(context, directory)
                 _write_part_facts(directory, {})
@@ -190,16 +194,23 @@ class Runner:
             return []
         folder = context.scratch / "parts"
         folder.mkdir(exist_ok=True)
-        committed = {index for index in range(limit) if self._reuse(context, folder, index)}
+        committed = {
+            index
+            for index in range(limit)
+            if self._reuse(context, _part_path(folder, index), "part", part=index)
+        }
         prefix: list[Path] = []
 
         def satisfied() -> bool:
-            while len(prefix) < limit and len(prefix) in committed:
+            while True:  # part by part: later ones may be committed, and the shortest is wanted
+                status = stage.need(context, prefix)
+                have, need = status or (float(len(committed)), float(limit))
+                met = len(prefix) == limit or (status is not None and have >= need)
+                if met or len(prefix) not in committed:
+                    break
                 prefix.append(_part_path(folder, len(prefix)))
-            status = stage.need(context, prefix)
-            have, need = status or (float(len(committed)), float(limit))
             context.progress(have, need, f"{len(committed)} parts")
-            return len(prefix) == limit or (status is not None and have >= need)
+            return met
 
         if satisfied():
             return prefix
@@ -214,6 +225,12 @@ class Runner:
                 self._raise_if_stopped(context)
             return prefix
         running: dict[int, Future[Counts]] = {}
+
+        def commit(index: int) -> None:
+            counts = running.pop(index).result()
+            committed.add(index)
+            context.emit("part_done", part=index, counts=counts)
+
         try:
             while not satisfied():
                 self._raise_if_stopped(context)
@@ -221,17 +238,17 @@ class Runner:
                     running[index] = self._submit(stage, context, index)
                 done, _ = wait(running.values(), return_when=FIRST_COMPLETED)
                 for index in [index for index, future in running.items() if future in done]:
-                    counts = running.pop(index).result()
-                    committed.add(index)
-                    context.emit("part_done", part=index, counts=counts)
+                    commit(index)
         except BrokenProcessPool:
-            self._pool = None
+            self._close_pool()
             raise Incomplete(
                 f"a worker process died in {stage.label} (often: out of memory); "
                 "the same command resumes"
             ) from None
         finally:
             wait(running.values())  # what is in flight is committed, or failed, before we go on
+            for index in [i for i, future in running.items() if future.exception() is None]:
+                commit(index)
         return prefix
 
     def _submit(self, stage: Stage, context: Context, index: int) -> Future[Counts]:
@@ -240,10 +257,14 @@ class Runner:
                 max_workers=self.workers,
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_start_worker,
-                initargs=(os.getpid(),),
             )
-        future = self._pool.submit(stage_part, stage, _for_worker(context), index)
-        self.stop.workers = list(self._pool._processes)
+        # A new worker inherits the mask: a Ctrl-C of the terminal finds it deaf from its birth.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            future = self._pool.submit(stage_part, stage, _for_worker(context), index)
+            self.stop.workers = list(self._pool._processes)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return future
 
     @contextlib.contextmanager
@@ -251,20 +272,29 @@ class Runner:
         try:
             yield
         finally:
-            if self._pool is not None:
-                self._pool.shutdown(cancel_futures=True)
-                self._pool = None
+            self._close_pool()
 
-    def _reuse(self, context: Context, folder: Path, index: int) -> bool:
-        path = _part_path(folder, index)
+    def _close_pool(self) -> None:
+        """End the workers by SIGKILL. They are deaf to less, and one that died waiting for work
+        holds the lock that the others wait for, so that they would never hear a polite word."""
+        if self._pool is None:
+            return
+        for worker in list(self._pool._processes.values()):
+            worker.kill()
+        self._pool.shutdown(cancel_futures=True)
+        self._pool = None
+        self.stop.workers = []
+
+    def _reuse(self, context: Context, path: Path, kind: str, **fields: int) -> bool:
+        """Whether `path` holds what was committed there; if it is damaged, it goes."""
         if not (path / _PART_FACTS).is_file():
             return False
-        damaged = damaged_files(path, read_json(path / _PART_FACTS)["files"])
+        damaged = _damage(path)
         if damaged:
-            context.emit("part_damaged", part=index, files=damaged)
+            context.emit(f"{kind}_damaged", **fields, files=damaged)
             shutil.rmtree(path)
             return False
-        context.emit("part_reused", part=index)
+        context.emit(f"{kind}_reused", **fields)
         return True
 
 
@@ -279,6 +309,13 @@ def stage_part(stage: Stage, context: Context, index: int) -> Counts:
 
 def _write_part_facts(directory: Path, counts: Counts) -> None:
     write_json(directory / _PART_FACTS, {"files": describe_files(directory), "counts": counts})
+
+
+def _damage(directory: Path) -> list[str]:
+    try:
+        return damaged_files(directory, read_json(directory / _PART_FACTS)["files"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return [_PART_FACTS]
 
 
 def _part_path(folder: Path, index: int) -> Path:
@@ -297,15 +334,16 @@ def _for_worker(context: Context) -> Context:
     return Context(context.directory, context.inputs, ignore_progress, _never, _emit_nothing)
 
 
-def _start_worker(parent: int) -> None:
+def _start_worker() -> None:
     """A worker finishes its part when the terminal's Ctrl-C or a group's SIGTERM reaches it too,
-    and ends when its parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    and ends as soon as its parent is gone, before another run can commit the same part."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
 
     def end_with_parent() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.2)
+        multiprocessing.connection.wait([parent.sentinel])
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
@@ -317,9 +355,10 @@ def _manifest(
     files = describe_files(directory, skip=SCRATCH)
     if not files:
         raise SynbootError(f"{stage.label} wrote no file")
-    for name in files:
-        fsync_path(directory / name)
-    fsync_path(directory)
+    paths = [directory / name for name in files]
+    folders = {p for path in paths for p in path.parents if p.is_relative_to(directory)}
+    for path in (*paths, *folders):
+        fsync_path(path)
     return {
         "schema": 1,
         "stage": stage.name,

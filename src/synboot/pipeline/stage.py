@@ -30,17 +30,20 @@ class Artifact:
     def open(cls, path: Path) -> Artifact | None:
         """The artifact at `path`, or None if it has no manifest.
 
-        Raises SynbootError if a file that the manifest lists is missing or has another size.
+        Raises SynbootError if the manifest is damaged, or a file that it lists is missing or has
+        another size.
         """
         if not (path / MANIFEST).is_file():
             return None
-        manifest = read_json(path / MANIFEST)
-        for name, facts in manifest["files"].items():
-            file = path / name
-            if not file.is_file() or file.stat().st_size != facts["bytes"]:
-                raise SynbootError(
-                    f"{file} is missing or cut short; remove {path} to have it made again"
-                )
+        remedy = f"remove {path} to have it made again"
+        try:
+            manifest = read_json(path / MANIFEST)
+            bytes_of = {path / name: facts["bytes"] for name, facts in manifest["files"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SynbootError(f"{path / MANIFEST} is damaged ({error!r}); {remedy}") from None
+        for file, size in bytes_of.items():
+            if not file.is_file() or file.stat().st_size != size:
+                raise SynbootError(f"{file} is missing or cut short; {remedy}")
         return cls(path, manifest)
 
     @property

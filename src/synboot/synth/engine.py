@@ -60,7 +60,9 @@ def choose(logits: torch.Tensor, uniforms: torch.Tensor, sampling: SamplingConfi
     """
     if sampling.temperature == 0:
         return logits.argmax(-1)
-    probabilities = (logits.float() / sampling.temperature).softmax(-1)
+    logits = logits.float()
+    logits = logits - logits.amax(-1, keepdim=True)  # else a small temperature overflows
+    probabilities = (logits / sampling.temperature).softmax(-1)
     if sampling.top_p < 1 or sampling.top_k:
         ordered = _sorted(probabilities).flip(-1)
         if sampling.top_k:
@@ -83,6 +85,8 @@ def _sorted(values: torch.Tensor) -> torch.Tensor:
 
 def _limit(prompt_length: int, context: int, sampling: SamplingConfig) -> int:
     """How many tokens may be drawn: the last one is not fed back, so it needs no position."""
+    if not 1 <= prompt_length <= context:
+        raise ValueError(f"a prompt of {prompt_length} tokens does not fit a context of {context}")
     return min(sampling.max_tokens, context + 1 - prompt_length)
 
 
@@ -181,9 +185,9 @@ class SlotEngine:
         self, slot: int, index: int, request: Request, sampling: SamplingConfig
     ) -> tuple[_Running, int]:
         """Put a request into a slot; its state and its first token."""
+        limit = _limit(len(request.prompt), self._context, sampling)
         prefix = self._decoder.prefill(self._tensor(request.prompt))
         self._decoder.place(slot, prefix)
-        limit = _limit(prefix.length, self._context, sampling)
         uniforms = rng(*request.key).random(limit, dtype=np.float32)
         token = int(choose(prefix.logits[None], self._tensor(uniforms[:1]), sampling))
         return _Running(index, uniforms, prefix.length), token

@@ -130,7 +130,7 @@ def repetition(tokens: Iterable[int]) -> float:
     """Share of 4-token windows that stood in the text before; 0.0 for fewer than 4 tokens."""
     sequence = [int(token) for token in tokens]
     windows = list(zip(*(sequence[i:] for i in range(_REPETITION_WINDOW)), strict=False))
-    return 1.0 - len(set(windows)) / len(windows) if windows else 0.0
+    return (len(windows) - len(set(windows))) / len(windows) if windows else 0.0
 
 
 def bare(text: str) -> str:

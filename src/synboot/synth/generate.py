@@ -120,6 +120,7 @@ class Prefix:
     """Tokens sampled for each candidate looked at, END included."""
     tally: Tally = field(default_factory=Tally)
     _earlier: EarlierDraws | None = None
+    _draws: int = 0
 
     @property
     def full(self) -> bool:
@@ -136,6 +137,7 @@ class Prefix:
             if row["verdict"] == "keep"
             else Drop(row["reason"], row["score"])
         )
+        self._draws = max(self._draws, int(row["draw"]) + 1)
         self.sampled.append(int(row["sampled_tokens"]) + (row["finish_reason"] == "end"))
         self.tally.add(
             verdict,
@@ -157,7 +159,7 @@ class Prefix:
 
     def draws_per_seed(self) -> int:
         """How many draws of a seed document were looked at, at most."""
-        return 0 if not self.rows else 1 + max(int(row["draw"]) for row in self.rows)
+        return self._draws
 
 
 def licenses_of(licenses: Sequence[str | None]) -> str:

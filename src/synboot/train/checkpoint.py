@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +18,9 @@ from synboot.core.storage import (
     read_json,
     write_json,
 )
+
+_BEST = "best.safetensors"
+_ALWAYS_THERE = {"model.safetensors", "optimizer.safetensors", "state.json"}
 
 
 @dataclass
@@ -38,18 +42,28 @@ class TrainState:
 
 
 def save_checkpoint(
-    directory: Path, state: TrainState, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+    directory: Path,
+    state: TrainState,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    best: Path | None = None,
 ) -> None:
-    """Commit state, weights and optimizer below `directory`; older ones go afterwards."""
+    """Commit state, weights, optimizer and the file `best`, if it exists, below `directory`.
+
+    The checkpoint before this one stays, in case this one is found damaged. What is older, and
+    what a crash left half written, goes first, so that never more than two take up space.
+    """
     path = directory / f"step-{state.step:08}"
+    before = [old for old in checkpoints(directory) if old.name < path.name][-1:]
+    for leftover in {*checkpoints(directory), *directory.glob(".step-*")} - {*before}:
+        shutil.rmtree(leftover)
     with atomic_directory(path) as temporary:
         save_file(weights_of(model), temporary / "model.safetensors")
         save_file(_optimizer_tensors(optimizer), temporary / "optimizer.safetensors")
         write_json(temporary / "state.json", asdict(state))
+        if best is not None and best.is_file():
+            _link(best, temporary / _BEST)
         write_json(temporary / "checksums.json", describe_files(temporary))
-    for old in checkpoints(directory):
-        if old != path:
-            shutil.rmtree(old)
 
 
 def checkpoints(directory: Path) -> list[Path]:
@@ -58,17 +72,41 @@ def checkpoints(directory: Path) -> list[Path]:
 
 
 def load_checkpoint(
-    directory: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+    directory: Path,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    best: Path | None = None,
 ) -> TrainState | None:
-    """Bring model and optimizer to the newest undamaged checkpoint; None if there is none."""
+    """Bring model, optimizer and the file `best` to the newest undamaged checkpoint; None if
+    there is none. Damaged ones are removed."""
     for path in reversed(checkpoints(directory)):
-        checksums = path / "checksums.json"
-        if not checksums.is_file() or damaged_files(path, read_json(checksums)):
+        if not _is_whole(path):
+            shutil.rmtree(path)
             continue
         put_weights(model, load_file(path / "model.safetensors"))
         _put_optimizer_tensors(optimizer, load_file(path / "optimizer.safetensors"))
+        if best is not None:
+            best.unlink(missing_ok=True)
+            if (path / _BEST).is_file():
+                _link(path / _BEST, best)
         return TrainState(**read_json(path / "state.json"))
     return None
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        described = read_json(path / "checksums.json")
+        return set(described) >= _ALWAYS_THERE and not damaged_files(path, described)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False  # the checksums themselves are damaged
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for a file that is only ever replaced; a copy where links do not exist."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -101,6 +139,7 @@ def _put_optimizer_tensors(
     state: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
+        # A loaded tensor is a view of the file, which a later checkpoint removes.
+        state.setdefault(int(index), {})[name] = value.clone()
     current = optimizer.state_dict()
     optimizer.load_state_dict({"state": state, "param_groups": current["param_groups"]})

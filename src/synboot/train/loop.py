@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from torch.nn import functional
 from synboot.core.errors import Incomplete, SynbootError
 from synboot.core.events import ReportProgress, ignore_progress
 from synboot.core.rng import seed_for
+from synboot.core.storage import fsync_path
 from synboot.data.batches import IGNORED, Batch, Batches, Rows
 from synboot.train.checkpoint import TrainState, load_checkpoint, save_checkpoint, weights_of
 from synboot.train.device import autocast
@@ -48,66 +51,71 @@ def train(
 ) -> TrainState:
     """Train `model` in place on one pass over `rows`; resumes from `scratch` if it can.
 
-    Gradients of a batch are accumulated over forward passes of at most `micro_rows` rows. The
-    weights of lowest validation loss end up in `scratch/best.safetensors`. Returns the final state. Raises SynbootError at a loss or gradient that is not finite, with the step's number,
-    and Incomplete after a checkpoint if `should_stop()` becomes true.
+    Gradients of a batch are accumulated over forward passes of at most `micro_rows` rows, and
+    validation reads no more at once. The weights of lowest validation loss end up in
+    `scratch/best.safetensors`. Returns the final state. Raises SynbootError at a loss or gradient
+    that is not finite, with the step's number, and Incomplete after a checkpoint if
+    `should_stop()` becomes true.
     """
     model.to(device)
-    remove_dropout = add_dropout(model, config.dropout)
     optimizer = new_optimizer(model, config)
     batches = Batches(rows, config.batch_rows)
     num_steps = batches.num_steps
     validate_at = validation_steps(num_steps, config.num_validations)
+    forward_rows = micro_rows or config.batch_rows
     cast = autocast(device, precision)
-    checkpoints = scratch / "checkpoints"
-    state = load_checkpoint(checkpoints, model, optimizer) or TrainState()
+    checkpoints, best = scratch / "checkpoints", scratch / "best.safetensors"
+    state = load_checkpoint(checkpoints, model, optimizer, best) or TrainState()
     emit("training_from", step=state.step, num_steps=num_steps)
     saved = time.monotonic()
 
-    while state.step < num_steps:
-        model.train()
-        torch.manual_seed(seed_for(seed, "dropout", state.step))
-        for batch in batches.batch(state.step, micro_rows):
-            with cast():
-                loss_sum, targets = summed_loss(model, batch, device)
-            torch.autograd.backward(loss_sum / batch.global_targets)
-            state.loss_sum += loss_sum.item()
-            state.loss_targets += targets
-            state.tokens += targets
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
-        if not torch.isfinite(norm):
-            raise SynbootError(
-                f"step {state.step + 1} of {num_steps}: the gradient is not finite "
-                f"(mean loss {state.loss_sum / state.loss_targets:g}); nothing of this step was "
-                "kept. A lower learning rate or a longer warmup is the usual remedy"
-            )
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, state.step, num_steps)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        state.step += 1
+    with contextlib.ExitStack() as on_leaving:
+        on_leaving.enter_context(_own_random_state(device))
+        on_leaving.callback(add_dropout(model, config.dropout))
+        on_leaving.callback(optimizer.zero_grad)
+        on_leaving.callback(model.eval)
+        while state.step < num_steps:
+            model.train()
+            step_loss = 0.0
+            torch.manual_seed(seed_for(seed, "dropout", state.step))
+            for batch in batches.batch(state.step, forward_rows):
+                with cast():
+                    loss_sum, targets = summed_loss(model, batch, device)
+                torch.autograd.backward(loss_sum / batch.global_targets)
+                step_loss += loss_sum.item()
+                state.loss_targets += targets
+                state.tokens += targets
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+            if not (torch.isfinite(norm) and math.isfinite(step_loss)):
+                raise SynbootError(_not_finite(state.step + 1, num_steps, "gradient or the loss"))
+            state.loss_sum += step_loss
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, state.step, num_steps)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            state.step += 1
 
-        note = ""
-        if state.step in validate_at:
-            validation = mean_loss(model, validation_rows, config.batch_rows, device, precision)
-            _log(state, validation)
-            emit("validation", **state.history[-1])
-            if state.best_loss is None or validation < state.best_loss:
-                state.best_loss, state.best_step = validation, state.step
-                _save_best(model, scratch)
-        if state.history:
-            note = f"validation loss {state.history[-1]['validation_loss']:.3f}"
-        progress(state.step, num_steps, note)
-        stopping = should_stop() and state.step < num_steps
-        if stopping or time.monotonic() - saved >= checkpoint_seconds or state.step == num_steps:
-            save_checkpoint(checkpoints, state, model, optimizer)
-            emit("checkpoint", step=state.step)
-            saved = time.monotonic()
-        if stopping:
-            raise Incomplete(f"stopped after step {state.step} of {num_steps}")
-
-    remove_dropout()
-    model.eval()
+            note = ""
+            if state.step in validate_at:
+                validation = mean_loss(model, validation_rows, forward_rows, device, precision)
+                if not math.isfinite(validation):
+                    raise SynbootError(_not_finite(state.step, num_steps, "validation loss"))
+                _log(state, validation)
+                emit("validation", **state.history[-1])
+                if state.best_loss is None or validation < state.best_loss:
+                    state.best_loss, state.best_step = validation, state.step
+                    _save_best(model, best)
+            if state.history:
+                note = f"validation loss {state.history[-1]['validation_loss']:.3f}"
+            progress(state.step, num_steps, note)
+            ended = state.step == num_steps
+            stopping = not ended and should_stop()
+            if ended or stopping or time.monotonic() - saved >= checkpoint_seconds:
+                save_checkpoint(checkpoints, state, model, optimizer, best)
+                emit("checkpoint", step=state.step)
+                saved = time.monotonic()
+            if stopping:
+                raise Incomplete(f"stopped after step {state.step} of {num_steps}")
     return state
 
 
@@ -188,8 +196,21 @@ def _log(state: TrainState, validation_loss: float) -> None:
     state.loss_sum, state.loss_targets = 0.0, 0
 
 
-def _save_best(model: torch.nn.Module, scratch: Path) -> None:
-    scratch.mkdir(parents=True, exist_ok=True)
-    temporary = scratch / "best.tmp"
+def _save_best(model: torch.nn.Module, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
     save_file(weights_of(model), temporary)
-    temporary.replace(scratch / "best.safetensors")
+    fsync_path(temporary)
+    temporary.replace(path)
+
+
+def _not_finite(step: int, num_steps: int, what: str) -> str:
+    return (
+        f"step {step} of {num_steps}: the {what} is not finite; nothing of this step was kept. "
+        "A lower learning rate or a longer warmup is the usual remedy"
+    )
+
+
+def _own_random_state(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Inside it torch's global generators may be seeded; the caller's state comes back after."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])

@@ -10,7 +10,8 @@ import numpy as np
 
 from synboot.core.errors import BadInput
 from synboot.data.budget import fit_budget_with_bpe, keyed_groups
-from synboot.data.corpus import Documents, build_corpus
+from synboot.data.corpus import Documents
+from synboot.data.splits import build_corpus
 from synboot.data.tokenizer import TextTokenizer
 from synboot.data.tokens import (
     TokenStore,

@@ -1,0 +1,293 @@
+"""The page that shows what a run found: one HTML file that loads nothing and runs nothing.
+
+Whatever comes from a corpus or a model is hostile text: everything is escaped but our own figures,
+and the page's own policy forbids scripts and loads besides.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from jinja2 import ChainableUndefined, Environment, FileSystemLoader, Undefined
+from markupsafe import Markup
+
+from synboot.core.storage import atomic_file
+from synboot.experiment import figures
+
+SHOWN_CHARACTERS = 900  # of one text
+SHOWN_SAMPLES = 8  # of what was kept
+SHOWN_PER_REASON = 3  # of what was dropped
+
+_NONE = "\N{EN DASH}"
+_MINUS = "\N{MINUS SIGN}"
+# Characters that HTML or UTF-8 cannot carry. Those of C0 have a picture; the others get U+FFFD.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """What the page is made of.
+
+    `result` is `result.json`. `curves`: `arm`, `seed`, `points` of `step`, `tokens`, `train_loss`,
+    `validation_loss`. `pairs`: `counts`, `similarity_edges`, `similarity_kept`, `similarity_all`,
+    `degree`, `kept_samples`, `dropped_samples`. `synthetic`: `counts`, `samples`,
+    `dropped_samples`. Missing and None fields show as a dash.
+    """
+
+    result: dict[str, Any]
+    curves: list[dict[str, Any]]
+    pairs: dict[str, Any]
+    synthetic: dict[str, Any]
+
+
+def write_report(data: ReportData, path: Path) -> None:
+    """Write the page to `path`, atomically. Equal data give equal bytes."""
+    page = render(data).encode("utf-8")
+    with atomic_file(path) as file:
+        file.write(page)
+
+
+def render(data: ReportData) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=ChainableUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_printable,
+    )
+    environment.filters |= {
+        "fixed": _fixed,
+        "signed": _signed,
+        "integer": _integer,
+        "flops": _flops,
+        "percent": _percent,
+        "arm": figures.arm_label,
+        "role": figures.arm_role,
+        "words": lambda name: str(name).replace("_", " "),
+        "unbroken": lambda text: re.sub(r"\[[^]]*\]", _unbroken, text),
+        "excerpt": lambda text: _text(text)[:SHOWN_CHARACTERS],
+        "characters": lambda text: len(_text(text)),
+    }
+    result, pairs, synthetic = data.result, data.pairs, data.synthetic
+    return environment.get_template("report.html.jinja").render(
+        result=result,
+        split=figures.scored_split(result),
+        headline=headline(result),
+        notes=_notes(result),
+        arms=_arms(result),
+        seeds=_seeds(result),
+        figures=_figures(data),
+        totals=_ledger_totals(result),
+        bad_records=sum(_numbers((result["corpus"].get("bad") or {}).values())),
+        pair_counts=_counts(pairs.get("counts")),
+        kept_pairs=_samples(pairs, "kept_samples"),
+        dropped_pairs=_dropped(_samples(pairs, "dropped_samples")),
+        synthetic_counts=_counts(synthetic.get("counts")),
+        synthetic_kept=_samples(synthetic, "samples"),
+        synthetic_dropped=_dropped(_samples(synthetic, "dropped_samples")),
+        shown_characters=SHOWN_CHARACTERS,
+        shown_samples=SHOWN_SAMPLES,
+        shown_per_reason=SHOWN_PER_REASON,
+    )
+
+
+def headline(result: Mapping[str, Any]) -> str:
+    """The result in one sentence that claims no more than its interval does."""
+    gain = _at(result, "comparisons", "sbp", "bits_per_byte")
+    if not _known(gain.get("gain")):
+        return "This run has no scores of both SBP and repetition, so there is no comparison."
+    share = _at(result, "recovered", "bits_per_byte")
+    verdict = _verdict(gain)
+    if _known(share.get("value")):
+        value = f"{_percent(share['value'])}{_ends(share, _percent)} of the oracle's gain"
+        return {
+            "better": f"SBP recovers {value}.",
+            "worse": f"SBP did worse than repetition here: it recovers {value}.",
+            "unclear": f"SBP did not clearly beat repetition here: it recovers {value}.",
+        }[verdict]
+    change = f"{_signed(gain['gain'])}{_ends(gain, _signed)} bits per byte"
+    sentence = {
+        "better": f"SBP beat repetition here: its gain is {change}",
+        "worse": f"SBP did worse than repetition here: its gain is {change}",
+        "unclear": f"SBP did not clearly beat repetition here: its gain is {change}",
+    }[verdict]
+    if share.get("refused"):
+        return f"{sentence}. No share of the oracle's gain is stated: {share['refused']}."
+    return f"{sentence}. Without an oracle there is no share to state."
+
+
+def _verdict(gain: Mapping[str, Any]) -> str:
+    low, high = gain.get("low"), gain.get("high")
+    if _known(low) and low > 0:
+        return "better"
+    return "worse" if _known(high) and high < 0 else "unclear"
+
+
+def _ends(interval: Mapping[str, Any], write: Any) -> str:
+    low, high = interval.get("low"), interval.get("high")
+    return f" [{write(low)}, {write(high)}]" if _known(low) and _known(high) else ""
+
+
+def _notes(result: Mapping[str, Any]) -> list[str]:
+    """What a reader must know beside the headline: scale, what the interval covers, cost."""
+    notes = []
+    if _at(result, "comparisons", "sbp", "bits_per_byte"):
+        documents = _integer(_at(result, "corpus", "documents").get(result.get("split", "test")))
+        seeds = max((len(arm.get("seeds") or {}) for arm in result["arms"].values()), default=0)
+        trained = "one training seed" if seeds == 1 else f"{seeds} training seeds, averaged"
+        notes.append(
+            "Brackets are 95% intervals over the choice of the "
+            f"{documents} {figures.scored_split(result)} documents; "
+            f"they do not cover the choice of training seed ({trained})."
+        )
+    totals = _ledger_totals(result)
+    if totals.get("repetition") and totals.get("sbp"):
+        ratio = totals["sbp"] / totals["repetition"]
+        notes.append(
+            "The arms are matched in trained tokens, not in compute: with its base model, tuning "
+            f"and synthesis, SBP spent {ratio:.1f} times the FLOPs of repetition."
+        )
+    return notes
+
+
+def _arms(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    totals = _ledger_totals(result)
+    return [
+        {
+            "name": name,
+            "facts": facts,
+            "gain": _at(result, "comparisons", name, "bits_per_byte"),
+            "total_flops": totals.get(name),
+        }
+        for name, facts in result["arms"].items()
+    ]
+
+
+def _seeds(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"arm": arm, "seed": seed, "facts": facts}
+        for arm, of_arm in result["arms"].items()
+        for seed, facts in (of_arm.get("seeds") or {}).items()
+    ]
+
+
+def _ledger_totals(result: Mapping[str, Any]) -> dict[str, float]:
+    """FLOPs of all ledger entries of each arm; a shared entry counts in full for each."""
+    return {
+        arm: sum(_numbers(e.get("flops") for e in result.get("ledger") or [] if arm in e["arms"]))
+        for arm in result["arms"]
+    }
+
+
+def _figures(data: ReportData) -> dict[str, dict[str, Markup]]:
+    """Each figure that has something to show, drawn for wide and for narrow screens."""
+    result, pairs = data.result, data.pairs
+    scored = any(_known(_at(arm, "test").get("bits_per_byte")) for arm in result["arms"].values())
+    edges, every, kept = (
+        pairs.get(f"similarity_{name}") or [] for name in ("edges", "all", "kept")
+    )
+    drawn: dict[str, dict[str, Markup]] = {}
+    for size, wide, medium in (
+        ("wide", figures.WIDE, figures.MEDIUM),
+        ("narrow", figures.NARROW, figures.NARROW),
+    ):
+        for name, svg in {
+            "comparison": figures.comparison_figure(result, wide) if scored else None,
+            "curves": figures.curves_figure(data.curves, wide),
+            "flops": figures.flops_figure(result.get("ledger") or [], list(result["arms"]), wide),
+            "similarity": figures.similarity_figure(edges, every, kept, medium) if edges else None,
+            "degree": figures.degree_figure(pairs.get("degree") or {}, medium),
+        }.items():
+            if svg:
+                drawn.setdefault(name, {})[size] = Markup(figures.inline(svg))
+    return drawn
+
+
+def _counts(counts: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Rows of a table of reasons, with each count's share of the largest for its bar."""
+    rows = {name: n for name, n in (counts or {}).items() if _known(n)}
+    largest = max(rows.values(), default=0) or 1
+    return [
+        {
+            "name": name.replace("dropped_", "dropped: ", 1).replace("_", " "),
+            "count": count,
+            "width": round(100 * max(0, count) / largest, 1),
+        }
+        for name, count in rows.items()
+    ]
+
+
+def _samples(source: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    return list(source.get(name) or [])
+
+
+def _dropped(samples: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Samples by reason, reasons in the order they come in."""
+    by_reason: dict[str, list[dict[str, Any]]] = {}
+    for sample in samples:
+        by_reason.setdefault(str(sample.get("reason")), []).append(sample)
+    return by_reason
+
+
+def _at(value: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
+    """The mapping below `keys`, empty where any of them is missing or None."""
+    for key in keys:
+        value = value.get(key) or {}
+    return value
+
+
+def _known(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _numbers(values: Iterable[Any]) -> Sequence[float]:
+    return [value for value in values if _known(value)]
+
+
+def _text(value: object) -> str:
+    return "" if value is None or isinstance(value, Undefined) else str(value)
+
+
+def _unbroken(interval: re.Match[str]) -> str:
+    return interval[0].replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _printable(value: object) -> object:
+    """What the template may write: our own markup as it is, all else as text that HTML can hold."""
+    if isinstance(value, Markup):
+        return value
+    if value is None or isinstance(value, Undefined):
+        return _NONE
+    return _UNPRINTABLE.sub(_picture, str(value).replace("\r\n", "\n"))
+
+
+def _picture(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return chr(0x2400 + code) if code < 0x20 else "\N{REPLACEMENT CHARACTER}"
+
+
+def _fixed(value: Any, digits: int = 4) -> str:
+    return f"{value:,.{digits}f}".replace("-", _MINUS) if _known(value) else _NONE
+
+
+def _signed(value: Any, digits: int = 4) -> str:
+    return f"{value:+,.{digits}f}".replace("-", _MINUS) if _known(value) else _NONE
+
+
+def _integer(value: Any) -> str:
+    return f"{value:,.0f}".replace("-", _MINUS) if _known(value) else _NONE
+
+
+def _percent(value: Any) -> str:
+    return f"{value:.0%}".replace("-", _MINUS) if _known(value) else _NONE
+
+
+def _flops(value: Any) -> str:
+    return figures.scientific(value) if _known(value) else _NONE

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from synboot.data.batches import IGNORED, Batch, Batches
+
+Row = tuple[list[int], list[int]]
+
+
+class ListedRows:
+    """Rows from a list."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self._rows = rows
+
+    @property
+    def num_rows(self) -> int:
+        return len(self._rows)
+
+    def num_targets(self, position: int) -> int:
+        return sum(target != IGNORED for target in self._rows[position][1])
+
+    def row(self, position: int) -> tuple[np.ndarray, np.ndarray]:
+        inputs, targets = self._rows[position]
+        return np.array(inputs, dtype=np.int64), np.array(targets, dtype=np.int64)
+
+
+targets = st.integers(1, 99) | st.just(IGNORED)
+one_row = st.lists(st.tuples(st.integers(1, 99), targets), min_size=1, max_size=7).map(
+    lambda pairs: ([i for i, _ in pairs], [t for _, t in pairs])
+)
+many_rows = st.lists(one_row, min_size=1, max_size=20)
+worlds = st.sampled_from([1, 2, 3])
+
+
+def unpadded(batch: Batch, rows: list[Row]) -> list[Row]:
+    """The rows of a batch, `rows` saying how long each is; checks the padding."""
+    found = []
+    for i, (inputs, _) in enumerate(rows):
+        length = len(inputs)
+        assert (batch.targets[i, length:] == IGNORED).all()
+        found.append((batch.inputs[i, :length].tolist(), batch.targets[i, :length].tolist()))
+    return found
+
+
+@settings(deadline=None)
+@given(many_rows, st.integers(1, 6), worlds, st.none() | st.integers(1, 4))
+def test_ranks_and_micro_batches_share_out_the_same_rows(
+    rows: list[Row], batch_rows: int, world_size: int, micro_rows: int | None
+) -> None:
+    listed = ListedRows(rows)
+    ranks = [
+        Batches(listed, batch_rows, rank=rank, world_size=world_size) for rank in range(world_size)
+    ]
+    num_steps = -(-len(rows) // batch_rows)
+    assert {batches.num_steps for batches in ranks} == {num_steps}
+    for step in range(num_steps):
+        expected = rows[step * batch_rows : (step + 1) * batch_rows]
+        total = sum(target != IGNORED for _, row in expected for target in row)
+        found: list[list[Row]] = []
+        valid = 0
+        for rank, batches in enumerate(ranks):
+            own = expected[rank::world_size]
+            micro = batches.batch(step, micro_rows)
+            size = micro_rows or len(own) or 1
+            assert [len(b.inputs) for b in micro] == [
+                len(own[i : i + size]) for i in range(0, len(own), size)
+            ]
+            places = itertools.accumulate((len(b.inputs) for b in micro), initial=0)
+            found.append(
+                [
+                    row
+                    for batch, place in zip(micro, places, strict=False)
+                    for row in unpadded(batch, own[place : place + len(batch.inputs)])
+                ]
+            )
+            assert all(batch.global_targets == total for batch in micro)
+            valid += sum(int((batch.targets != IGNORED).sum()) for batch in micro)
+        assert valid == total
+        merged = [None] * len(expected)
+        for rank, own in enumerate(found):
+            merged[rank::world_size] = own
+        assert merged == expected
+
+
+@settings(deadline=None)
+@given(many_rows, st.integers(1, 6))
+def test_a_step_can_be_read_without_those_before(rows: list[Row], batch_rows: int) -> None:
+    in_order = Batches(ListedRows(rows), batch_rows)
+    all_steps = [in_order.batch(step) for step in range(in_order.num_steps)]
+    for step in reversed(range(in_order.num_steps)):
+        [again] = Batches(ListedRows(rows), batch_rows).batch(step)
+        [before] = all_steps[step]
+        assert (again.inputs == before.inputs).all()
+        assert (again.targets == before.targets).all()
+
+
+def test_batches_are_no_wider_than_their_longest_row() -> None:
+    rows = ListedRows([([1], [2]), ([1, 2, 3], [2, 3, 4]), ([1, 2], [2, 3])])
+    [batch] = Batches(rows, 3).batch(0)
+    assert batch.inputs.shape == batch.targets.shape == (3, 3)
+    assert [b.inputs.shape for b in Batches(rows, 3).batch(0, micro_rows=1)] == [
+        (1, 1),
+        (1, 3),
+        (1, 2),
+    ]
+    assert batch.inputs.dtype == batch.targets.dtype == np.int64
+
+
+def test_a_rank_beyond_the_last_rows_has_none() -> None:
+    rows = ListedRows([([1], [2])])
+    assert Batches(rows, 3, rank=2, world_size=3).batch(0) == []

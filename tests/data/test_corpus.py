@@ -1,0 +1,435 @@
+"""Readers: what they accept, and how they name what they do not."""
+
+import gzip
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from synboot.core.errors import BadInput
+from synboot.data import corpus
+from synboot.data.corpus import Document, Documents, data_format, read_documents
+from synboot.data.splits import build_corpus
+
+GOOD = [{"id": f"d{i}", "text": f"text {i}"} for i in range(3)]
+
+
+def zstd(data: bytes) -> bytes:
+    return zstandard.ZstdCompressor().compress(data)
+
+
+def lines(*records: Any) -> bytes:
+    return b"".join(json.dumps(record).encode() + b"\n" for record in records)
+
+
+def write(path: Path, data: bytes) -> list[str]:
+    path.write_bytes(data)
+    return [str(path)]
+
+
+def parquet(path: Path, columns: dict[str, Any]) -> list[str]:
+    pq.write_table(pa.table(columns), path, row_group_size=100)
+    return [str(path)]
+
+
+def test_fields_go_where_they_belong(tmp_path: Path) -> None:
+    record = {
+        "id": 7,
+        "text": " Grüße\n",
+        "topic": "news",
+        "source": "wire",
+        "license": "CC0-1.0",
+        "title": "T",
+        "scores": [1, None, float("nan")],
+    }
+    files = write(tmp_path / "a.jsonl", lines(record))
+    assert list(read_documents(files, group_field="topic")) == [
+        Document(
+            id="7",
+            text=" Grüße\n",
+            group="news",
+            source="wire",
+            license="CC0-1.0",
+            metadata={"title": "T", "scores": [1, None, None]},
+        )
+    ]
+
+
+def test_dotted_fields_reach_into_objects_and_whole_names_come_first(tmp_path: Path) -> None:
+    nested = {"doc": {"body": "inner", "key": 1, "lang": "en"}, "meta.label": "x", "source": 3}
+    files = write(tmp_path / "a.jsonl", lines(nested))
+    (document,) = read_documents(
+        files, text_field="doc.body", id_field="doc.key", group_field="meta.label"
+    )
+    assert document == Document("1", "inner", "x", None, None, {"doc": {"lang": "en"}, "source": 3})
+
+
+def test_a_null_or_empty_group_is_none(tmp_path: Path) -> None:
+    records = [GOOD[0] | {"g": None}, GOOD[1] | {"g": ""}, GOOD[2] | {"g": 0}]
+    files = write(tmp_path / "a.jsonl", lines(*records))
+    assert [d.group for d in read_documents(files, group_field="g")] == [None, None, "0"]
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [
+        ("a.jsonl", bytes),
+        ("a.ndjson", bytes),
+        ("a.jsonl.gz", gzip.compress),
+        ("a.ndjson.gz", gzip.compress),
+        ("a.jsonl.zst", zstd),
+        ("a.ndjson.ZST", zstd),
+    ],
+)
+def test_compressed_files_read_like_plain_ones(
+    tmp_path: Path, name: str, pack: Callable[[bytes], bytes]
+) -> None:
+    records = [{"id": i, "text": f"ü {i} " * 50} for i in range(5000)]
+    # Two members or frames in one file are legal and common: shards are joined with cat.
+    data = pack(lines(*records[:3000])) + pack(lines(*records[3000:]))
+    documents = list(read_documents(write(tmp_path / name, data)))
+    assert [(d.id, d.text) for d in documents] == [(str(r["id"]), r["text"]) for r in records]
+
+
+def test_parquet_reads_like_json(tmp_path: Path) -> None:
+    number = 777
+    columns = {
+        "id": [f"d{i}" for i in range(number)],
+        "text": pa.array([f"text {i}" for i in range(number)], pa.large_string()),
+        "label": pa.array([f"g{i % 5}" for i in range(number)]).dictionary_encode(),
+        "meta": [{"page": i} for i in range(number)],
+        "day": [date(2020, 1, 2)] * number,
+        "price": [Decimal("1.50")] * number,
+        "raw": [b"\x00\xff"] * number,
+        "score": [float("inf")] * number,
+    }
+    files = parquet(tmp_path / "a.parquet", columns)
+    documents = list(read_documents(files, group_field="label"))
+    assert [d.id for d in documents] == columns["id"]
+    assert documents[500] == Document(
+        "d500",
+        "text 500",
+        "g0",
+        None,
+        None,
+        {
+            "meta": {"page": 500},
+            "day": "2020-01-02",
+            "price": "1.50",
+            "raw": "00ff",
+            "score": None,
+        },
+    )
+    json.dumps(documents[0].metadata, allow_nan=False)
+    files = parquet(tmp_path / "b.parquet", {"page": [{"n": 4}], "text": ["t"]})
+    assert [d.id for d in read_documents(files, id_field="page.n")] == ["4"]
+
+
+def test_blank_lines_carriage_returns_and_a_byte_order_mark_are_no_harm(tmp_path: Path) -> None:
+    body = lines(GOOD[0]).replace(b"\n", b"\r\n") + b"\n  \n" + lines(GOOD[1]).rstrip()
+    files = write(tmp_path / "a.jsonl", b"\xef\xbb\xbf" + body)
+    assert [d.id for d in read_documents(files)] == ["d0", "d1"]
+
+
+def test_remote_files_read_like_local_ones() -> None:
+    fsspec.filesystem("memory").pipe("/corpus-test/a.jsonl.gz", gzip.compress(lines(*GOOD)))
+    documents = read_documents(["memory://corpus-test/a.jsonl.gz"])
+    assert [d.text for d in documents] == [r["text"] for r in GOOD]
+
+
+BAD_LINES = {
+    "broken_json": (b'{"id": "x", "text": "unclosed', "column 21"),
+    "not_an_object": (b'["id", "text"]', "expected a JSON object, got list"),
+    "missing_field": (b'{"id": "x", "body": "b"}', "field text: expected one"),
+    "wrong_type": (b'{"id": "x", "text": ["t"]}', "field text: expected text, got list"),
+    "invalid_utf8": (b'{"id": "x", "text": "\xff"}', "byte 22 of the line"),
+    "empty_text": (b'{"id": "x", "text": " \\n "}', "field text: expected text, it is blank"),
+    "lone_surrogate": (b'{"id": "x", "text": "ab\\ud800"}', "field text: .* character 3 is .ud800"),
+    "duplicate_id": (b'{"id": "d1", "text": "t"}', "field id: the id 'd1' is taken"),
+}
+MORE_BAD_LINES = {
+    "null text": (b'{"id": "x", "text": null}', "field text: expected text, got null"),
+    "no id": (b'{"text": "t"}', "field id: expected one, the record has 'text'"),
+    "null id": (b'{"id": null, "text": "t"}', "field id: .*got null"),
+    "id of a wrong type": (b'{"id": 1.5, "text": "t"}', "field id: .*whole number, got float"),
+    "id that is true": (b'{"id": true, "text": "t"}', "field id: .*got bool"),
+    "empty id": (b'{"id": "", "text": "t"}', "field id: .*got empty text"),
+    "surrogate in the id": (b'{"id": "\\udfff", "text": "t"}', "field id: .*udfff"),
+    "surrogate in the license": (
+        b'{"id": "x", "text": "t", "license": "\\udc00"}',
+        "field license: .*udc00",
+    ),
+    "trailing comma": (b'{"id": "x", "text": "t"},', "column 25"),
+    "a deep nest": (b"[" * 200_000, "expected a JSON object of usual size"),
+    "a huge number": (b'{"id": "x", "text": "t", "n": ' + b"9" * 5000 + b"}", "of usual size"),
+    "UTF-16": ('{"id": "x", "text": "t"}'.encode("utf-16"), "expected UTF-8; byte 1"),
+}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"), [*BAD_LINES.values(), *MORE_BAD_LINES.values()],
+    ids=[*BAD_LINES, *MORE_BAD_LINES],
+)  # fmt: skip
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_bad_line_is_named(tmp_path: Path, line: bytes, message: str, packed: bool) -> None:
+    data = lines(*GOOD) + line.replace(b"\n", b"") + b"\n"
+    path = tmp_path / ("a.jsonl.gz" if packed else "a.jsonl")
+    files = write(path, gzip.compress(data) if packed else data)
+    with pytest.raises(BadInput, match=f"{re.escape(str(path))}, line 4: .*{message}"):
+        list(read_documents(files))
+
+
+def test_skip_counts_by_kind_and_keeps_the_rest(tmp_path: Path) -> None:
+    bad_lines = b"".join(line + b"\n" for line, _ in BAD_LINES.values())
+    more = {"id": "late", "text": "still read"}
+    files = write(tmp_path / "a.jsonl", lines(*GOOD) + bad_lines + bad_lines + lines(more))
+    bad: Counter[str] = Counter()
+    documents = list(read_documents(files, on_bad="skip", bad=bad))
+    assert [d.id for d in documents] == ["d0", "d1", "d2", "late"]
+    assert bad == dict.fromkeys(BAD_LINES, 2)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=8,
+)
+RECORDS = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("id", "text", "meta.g", "meta", "source", "license"), VALUES)
+)
+
+
+@settings(deadline=None)
+@given(st.lists(RECORDS.map(lambda r: json.dumps(r).encode()) | st.binary(max_size=30)))
+def test_whatever_the_lines_hold_skip_goes_on(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[bytes]
+) -> None:
+    """Every line is a good document or counted, never an error or a document that breaks later."""
+    path = tmp_path_factory.mktemp("rows") / "a.jsonl"
+    files = write(path, b"\n".join(rows))
+    bad: Counter[str] = Counter()
+    documents = list(read_documents(files, group_field="meta.g", on_bad="skip", bad=bad))
+    filled = [line for line in path.read_bytes().split(b"\n") if line and not line.isspace()]
+    assert len(documents) + bad.total() == len(filled)
+    assert len({d.id for d in documents}) == len(documents)
+    for d in documents:
+        assert d.id.encode()
+        assert d.text.encode().strip()
+        json.dumps(d.metadata, allow_nan=False)
+
+
+def test_a_bad_record_does_not_take_its_id(tmp_path: Path) -> None:
+    files = write(tmp_path / "a.jsonl", lines({"id": "x", "text": ""}, {"id": "x", "text": "t"}))
+    assert [d.text for d in read_documents(files, on_bad="skip")] == ["t"]
+
+
+def test_ids_are_unique_across_files(tmp_path: Path) -> None:
+    files = write(tmp_path / "a.jsonl", lines(*GOOD)) + write(tmp_path / "b.jsonl", lines(GOOD[2]))
+    with pytest.raises(BadInput, match=r"b\.jsonl, line 1: field id: the id 'd2' is taken"):
+        list(read_documents(files))
+
+
+def test_a_missing_or_wrong_group_is_named(tmp_path: Path) -> None:
+    files = write(tmp_path / "a.jsonl", lines(GOOD[0] | {"topic": "x"}, GOOD[1]))
+    with pytest.raises(BadInput, match="line 2: field topic: expected one, the record has 'id'"):
+        list(read_documents(files, group_field="topic"))
+    files = write(tmp_path / "b.jsonl", lines(GOOD[0] | {"topic": ["x"]}))
+    with pytest.raises(BadInput, match="field topic: expected text or a whole number, got list"):
+        list(read_documents(files, group_field="topic"))
+
+
+def test_parquet_problems_name_the_row(tmp_path: Path) -> None:
+    ids = [f"d{i}" for i in range(400)]
+    texts: list[str | None] = ["text"] * 400
+    texts[310] = None
+    files = parquet(tmp_path / "a.parquet", {"id": ids, "text": texts})
+    with pytest.raises(BadInput, match=r"a\.parquet, row 311: field text: .*got null"):
+        list(read_documents(files))
+    files = parquet(tmp_path / "b.parquet", {"id": ids, "text": list(range(400))})
+    with pytest.raises(BadInput, match="row 1: field text: expected text, got int"):
+        list(read_documents(files))
+    files = parquet(tmp_path / "c.parquet", {"id": ids, "body": ["t"] * 400})
+    with pytest.raises(BadInput, match="row 1: field text: expected one, the record has 'id'"):
+        list(read_documents(files))
+    files = parquet(tmp_path / "d.parquet", {"id": ids, "text": [b"raw"] * 400})
+    with pytest.raises(BadInput, match="row 1: field text: expected text, got bytes"):
+        list(read_documents(files))
+
+
+def test_parquet_with_broken_utf8_names_row_and_field(tmp_path: Path) -> None:
+    raw = pa.array([b"fine", b"ab\xff", b"fine too"]).view(pa.string())
+    files = parquet(tmp_path / "a.parquet", {"id": ["a", "b", "c"], "text": raw})
+    with pytest.raises(BadInput, match="row 2: expected UTF-8; field text: byte 3 is not"):
+        list(read_documents(files))
+    bad: Counter[str] = Counter()
+    assert [d.id for d in read_documents(files, on_bad="skip", bad=bad)] == ["a", "c"]
+    assert bad == {"invalid_utf8": 1}
+
+
+@pytest.mark.parametrize("on_bad", ["stop", "skip"])
+@pytest.mark.parametrize("cut", [1, 9, 1000])
+@pytest.mark.parametrize(("name", "pack"), [("a.jsonl.gz", gzip.compress), ("a.jsonl.zst", zstd)])
+def test_a_cut_file_always_stops(
+    tmp_path: Path, name: str, pack: Callable[[bytes], bytes], cut: int, on_bad: Any
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 1 << 62, 2000)
+    data = pack(lines(*({"id": i, "text": str(n)} for i, n in enumerate(noise.tolist()))))
+    files = write(tmp_path / name, data[:-cut])
+    with pytest.raises(BadInput, match=rf"{name}.*: cannot read, expected a whole .* file"):
+        list(read_documents(files, on_bad=on_bad))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.parquet"])
+def test_a_file_that_is_something_else_stops(tmp_path: Path, name: str) -> None:
+    files = write(tmp_path / name, b"not what the name says" * 100)
+    with pytest.raises(BadInput, match=f"{name}: cannot read"):
+        list(read_documents(files, on_bad="skip"))
+
+
+def test_a_cut_parquet_file_stops(tmp_path: Path) -> None:
+    (file,) = parquet(tmp_path / "a.parquet", {"id": ["a"] * 100, "text": ["t"] * 100})
+    write(Path(file), Path(file).read_bytes()[:-20])
+    with pytest.raises(BadInput, match=r"a\.parquet: cannot read"):
+        list(read_documents([file]))
+
+
+def test_missing_and_unknown_files_are_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"none\.jsonl: cannot read"):
+        list(read_documents([str(tmp_path / "none.jsonl")]))
+    with pytest.raises(BadInput, match=r"a\.csv: expected a data file: \.jsonl"):
+        list(read_documents(write(tmp_path / "a.csv", b"id,text\n")))
+
+
+def test_a_line_beyond_the_limit_is_bad_and_not_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus, "MAX_DOCUMENT_BYTES", 100)
+    monkeypatch.setattr(corpus, "_LINE_BYTES", 200)
+    records = [GOOD[0], {"id": "line", "text": "x" * 950}, {"id": "text", "text": "y" * 101}]
+    files = write(tmp_path / "a.jsonl", lines(*records, {"id": "last", "text": "z" * 100}))
+    with pytest.raises(BadInput, match="line 2: expected at most 100 bytes of text"):
+        list(read_documents(files))
+    bad: Counter[str] = Counter()
+    assert [d.id for d in read_documents(files, on_bad="skip", bad=bad)] == ["d0", "last"]
+    assert bad == {"too_long": 2}
+
+
+def test_ids_are_made_where_records_have_none(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "y").mkdir()
+    body = b'{"text": "a"}\n\n{"text": "b"}\n'
+    files = write(tmp_path / "x" / "p.jsonl", body) + write(tmp_path / "y" / "p.jsonl", body)
+    made = ["p.jsonl:1", "p.jsonl:3", "p.jsonl#2:1", "p.jsonl#2:3"]
+    assert [d.id for d in read_documents(files)] == made
+    files = write(tmp_path / "q.jsonl", lines(*GOOD))
+    documents = list(read_documents(files, id_field=None))
+    assert [d.id for d in documents] == ["q.jsonl:1", "q.jsonl:2", "q.jsonl:3"]
+    assert documents[0].metadata == {"id": "d0"}
+
+
+def test_ids_that_come_and_go_are_an_error(tmp_path: Path) -> None:
+    files = write(tmp_path / "a.jsonl", lines({"text": "t"}, GOOD[0]))
+    with pytest.raises(BadInput, match="line 2: field id: expected none, as in the first record"):
+        list(read_documents(files))
+
+
+def test_an_id_field_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
+    files = write(tmp_path / "a.jsonl", lines(GOOD[0]))
+    with pytest.raises(BadInput, match="line 1: field url: expected one, the record has 'id'"):
+        list(read_documents(files, id_field="url"))
+
+
+def test_progress_ends_at_the_size_of_the_files(tmp_path: Path) -> None:
+    records = [{"id": i, "text": "t"} for i in range(1000)]
+    files = write(tmp_path / "a.jsonl", lines(*records[:600]))
+    files += parquet(tmp_path / "b.parquet", {"id": list(range(600, 1000)), "text": ["t"] * 400})
+    calls: list[tuple[float, float, str]] = []
+    list(read_documents(files, progress=lambda *call: calls.append(call)))
+    total = sum(Path(file).stat().st_size for file in files)
+    assert len(calls) == 4
+    assert [done for done, _, _ in calls] == sorted(done for done, _, _ in calls)
+    assert {total for _, total, _ in calls} == {total}
+    assert calls[-1] == (total, total, "1000 documents")
+
+
+def test_data_formats() -> None:
+    assert data_format("x/train-0.v2.JSONL.gz") == ("jsonl", "gzip")
+    assert data_format("memory://x/a.parquet") == ("parquet", None)
+    for name in ("a.json", "README.md", "jsonl", ".jsonl", "a.parquet.gz", "a.jsonl.bz2", "a.gz"):
+        assert data_format(name) is None
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """An Arrow file of many batches, and the records that went in."""
+    folder = tmp_path_factory.mktemp("built")
+    records = [
+        {"id": f"d{i}", "text": f"text {i} ü" * (1 + i % 7), "label": f"g{i % 11}", "n": i}
+        for i in range(500)
+    ]
+    (folder / "in").mkdir()
+    (folder / "out").mkdir()
+    write(folder / "in" / "train.jsonl", lines(*records))
+    write(folder / "in" / "valid.jsonl", lines({"id": "v", "text": "v", "label": None, "n": 0}))
+    write(folder / "in" / "test.jsonl", lines({"id": "t", "text": "t", "label": None, "n": 0}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("synboot.data.splits._BATCH_BYTES", 1000)
+        build_corpus(
+            str(folder / "in"),
+            folder / "out",
+            seed=0,
+            valid_fraction=0,
+            test_fraction=0,
+            group_field="label",
+        )
+    return folder / "out" / "train.arrow", records
+
+
+def test_documents_come_back_by_index_and_by_range(
+    built: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    path, records = built
+    assert pa.ipc.open_file(str(path)).num_record_batches > 20
+    documents = Documents(path)
+    assert len(documents) == 500
+    for i in (0, 17, 499, -1):
+        record = records[i]
+        expected = Document(
+            record["id"], record["text"], record["label"], None, None, {"n": record["n"]}
+        )
+        assert documents[i] == expected
+    assert documents.texts(0, 500) == [r["text"] for r in records]
+    assert documents.ids(37, 212) == [r["id"] for r in records[37:212]]
+    assert documents.groups(490, 9999) == [r["label"] for r in records[490:]]
+    assert documents.texts(5, 5) == []
+    with pytest.raises(IndexError):
+        documents[500]
+
+
+def test_documents_in_another_order(built: tuple[Path, list[dict[str, Any]]]) -> None:
+    path, records = built
+    order = np.random.default_rng(1).permutation(500)[:123]
+    documents = Documents(path, order)
+    expected = [records[i]["id"] for i in order]
+    assert len(documents) == 123
+    assert documents.ids(0, 123) == expected
+    assert documents.ids(40, 60) == expected[40:60]
+    assert [documents[i].id for i in range(123)] == expected
+    assert [document.id for document in documents] == expected
+    assert len(Documents(path, np.empty(0, np.int64))) == 0
+    for wrong in ([500], [-1]):
+        with pytest.raises(IndexError, match="outside of the 500 rows"):
+            Documents(path, np.array(wrong))
