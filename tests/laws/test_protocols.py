@@ -32,11 +32,8 @@ def related_texts() -> list[str]:
     texts = []
     for number, topic in enumerate(TOPICS):
         for i in range(4):
-            words = [
-                *rng("words", number, i).choice(topic.split(), 12),
-                *["and", "so", "it", "goes", "on"],
-            ]
-            texts.append(" ".join(words))
+            own = rng("words", number, i).choice(topic.split(), 12).tolist()
+            texts.append(" ".join(own) + " and so it goes on")
     return texts
 
 

@@ -91,6 +91,21 @@ def test_matrices_start_small_and_norms_at_one() -> None:
             assert parameter.std().item() == pytest.approx(0.02, rel=0.1), name
 
 
+@pytest.mark.parametrize("saved", [False, True])
+def test_every_token_learns_from_being_read_end_too(tmp_path: Path, saved: bool) -> None:
+    """END starts every document. As a padding token it would be held at zero by torch."""
+    model = tiny()
+    if saved:
+        save_model(model, tmp_path)
+        model = load_model(tmp_path)
+    ids = torch.arange(8)
+    outputs = model(input_ids=ids[None]).logits[..., 8:]  # the tied output rows of others
+    outputs.square().sum().backward()
+    embedding = model.get_input_embeddings().weight
+    assert (embedding.grad[:8].abs().amax(1) > 0).all()
+    assert (embedding[:8].std(1) > 0.005).all()
+
+
 def test_the_seed_alone_decides_the_weights() -> None:
     first = tiny(1).state_dict()
     torch.manual_seed(99)
@@ -131,11 +146,11 @@ def test_the_directory_holds_what_readers_expect(tmp_path: Path) -> None:
     assert config["tie_word_embeddings"] is True
     assert (config["num_attention_heads"], config["num_key_value_heads"]) == (4, 2)
     assert config["max_position_embeddings"] == 32
-    assert {config[f"{kind}_token_id"] for kind in ("bos", "eos", "pad")} == {0}
+    assert (config["bos_token_id"], config["eos_token_id"]) == (0, 0)
     generation = GenerationConfig.from_pretrained(tmp_path)
     assert (generation.do_sample, generation.temperature) == (True, 1.0)
     assert (generation.top_p, generation.top_k) == (1.0, 0)
-    assert generation.eos_token_id == 0
+    assert (generation.eos_token_id, generation.pad_token_id) == (0, 0)
 
 
 def test_saving_again_replaces(tmp_path: Path) -> None:

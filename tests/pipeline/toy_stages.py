@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from synboot.core.errors import BadInput, Incomplete
-from synboot.core.rng import rng
-from synboot.core.storage import exclusive_lock, write_json
+from synboot.core.storage import digest, exclusive_lock, write_json
 from synboot.pipeline.stage import Context, Counts, Stage
 
 LINGER_SECONDS = 30.0
@@ -40,7 +39,8 @@ class Bench:
 
     def reach(self, place: str) -> None:
         """The middle of the work at `place`: what shall go wrong there goes wrong, once."""
-        time.sleep(self.delays.get(place, 0.0))
+        if place in self.delays:
+            time.sleep(self.delays[place])
         marker = self.side / f"fault at {place}"
         if place not in self.faults or marker.exists():
             return
@@ -91,7 +91,10 @@ class Bench:
 
 
 class Numbers(Stage):
-    """Keyed random numbers in parts; with a `need`, until so many of them are even."""
+    """Keyed random numbers in parts; with a `need`, until so many of them are even.
+
+    `philox`: from the project's own generator.
+    """
 
     name = "numbers"
     version = 1
@@ -120,9 +123,15 @@ class Numbers(Stage):
                 if item == index * size + size // 2:
                     file.flush()
                     self.bench.reach(f"part {index}")
-                number = offset + rng(self.seed, self.name, item).integers(1_000_000)
-                file.write(f"{item} {number}\n")
+                file.write(f"{item} {offset + self._draw(item)}\n")
         return {"numbers": size}
+
+    def _draw(self, item: int) -> int:
+        if not self.config["philox"]:
+            return int(digest([self.seed, self.name, item])[:5], 16)
+        from synboot.core.rng import rng  # loads NumPy, which most toy runs have no time for
+
+        return int(rng(self.seed, self.name, item).integers(1_000_000))
 
     def need(self, context: Context, parts: Sequence[Path]) -> tuple[float, float] | None:
         if self.config["need"] is None:
@@ -180,12 +189,13 @@ def pipeline(
     parts: int = 6,
     per_part: int = 4,
     need: int | None = None,
+    philox: bool = False,
     seed: int = 1,
     numerics: Mapping[str, Any] | None = None,
     label: str | None = None,
 ) -> list[Stage]:
     """Numbers, then their total."""
-    config = {"parts": parts, "per_part": per_part, "need": need}
+    config = {"parts": parts, "per_part": per_part, "need": need, "philox": philox}
     numbers = Numbers(config, {}, seed=seed, numerics=numerics, label=label, bench=bench)
     return [numbers, Total({}, {"numbers": numbers}, seed=seed, bench=bench)]
 

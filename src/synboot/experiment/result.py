@@ -254,6 +254,14 @@ def _caveats(result: Mapping[str, Any]) -> list[str]:
         f"Models of {result['model']['parameters']:,} parameters and corpora of "
         f"{result['unique']['tokens']:,} tokens are far from the paper's scale.",
     ]
+    tuned = result.get("synthesizer")
+    if tuned and tuned["validation_loss_best"] >= tuned["validation_loss_start"]:
+        caveats.append(
+            "Tuning did not lower the loss on held-out pairs (from "
+            f"{tuned['validation_loss_start']:.3f} to {tuned['validation_loss_best']:.3f} nats): "
+            "the synthesizer is hardly more than the base model, and the gain of SBP may be that "
+            "of the model's own samples. The self-distillation control would tell."
+        )
     if result["oracle"] is not None and result["arms"]["oracle"]["mixture"][0]["passes"] < 1:
         caveats.append("The oracle saw only a part of its text: the training budget is smaller.")
     return caveats

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from synboot.core.events import Display, EventLog
-from synboot.core.storage import write_json
+from synboot.core.storage import atomic_file, write_json
+from synboot.experiment.figures import comparison_figure
 from synboot.experiment.plan import Plan, make_plan, planned_cost
 from synboot.experiment.recipe import Recipe
 from synboot.experiment.report import write_report
@@ -57,7 +58,7 @@ def run_recipe(
     """Run what is missing; the result, or None with `until`.
 
     Writes recipe.json, stages.json (label, id and directory of every stage), events.jsonl,
-    result.json and report.html below `runs / recipe.name`.
+    result.json, report.html and comparison.svg below `runs / recipe.name`.
     """
     paths = RunPaths(runs, recipe.name)
     plan = make_plan(recipe, runs)
@@ -78,6 +79,8 @@ def run_recipe(
     data = build_report_data(plan, artifacts)
     write_json(paths.result, data.result)
     write_report(data, paths.report)
+    with atomic_file(paths.directory / "comparison.svg", "w") as file:
+        file.write(comparison_figure(data.result))
     runner.events.emit("run_done")
     return data.result
 

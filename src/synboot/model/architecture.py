@@ -93,7 +93,7 @@ def new_model(
         attention_dropout=0.0,
         bos_token_id=end_id,
         eos_token_id=end_id,
-        pad_token_id=end_id,
+        pad_token_id=None,  # torch would hold that token's embedding at zero, without gradient
         use_cache=True,
     )
     with torch.random.fork_rng(devices=[]):
@@ -110,6 +110,15 @@ def load_model(directory: Path) -> Any:
     )
 
 
+def _padding_id(config: Any) -> int | None:
+    """The padding token, or the (first) end token where there is none."""
+    end = config.eos_token_id
+    padding: int | None = config.pad_token_id
+    if padding is None:
+        padding = end[0] if isinstance(end, list) else end
+    return padding
+
+
 def save_model(model: Any, directory: Path) -> None:
     """Write config, generation config and safetensors as transformers lays them out.
 
@@ -119,7 +128,7 @@ def save_model(model: Any, directory: Path) -> None:
     model.generation_config = GenerationConfig(
         bos_token_id=model.config.bos_token_id,
         eos_token_id=model.config.eos_token_id,
-        pad_token_id=model.config.pad_token_id,
+        pad_token_id=_padding_id(model.config),
         do_sample=True,
         temperature=1.0,
         top_p=1.0,

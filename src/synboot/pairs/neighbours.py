@@ -99,13 +99,13 @@ def _merge(best: Neighbours, documents: np.ndarray, similarities: np.ndarray, k:
         keep = keep[:, :candidates]
         all_similarities = np.take_along_axis(all_similarities, keep, axis=1)
         all_documents = np.take_along_axis(all_documents, keep, axis=1)
+    # The k first columns stand for no document (-1, -inf) until better is found, and they come
+    # first among equals: what has -inf in the block, the query itself, never gets in.
     order = np.argsort(-all_similarities, axis=1, kind="stable")[:, :k]
-    merged = Neighbours(
+    return Neighbours(
         np.take_along_axis(all_documents, order, axis=1),
         np.take_along_axis(all_similarities, order, axis=1),
     )
-    merged.documents[np.isneginf(merged.similarities)] = -1
-    return merged
 
 
 def _empty(queries: int, k: int) -> Neighbours:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -184,8 +185,12 @@ class Runner:
         parts = self._run_parts(stage, context)
         self._raise_if_stopped(context)
         for leftover in context.directory.iterdir():
-            if leftover.name != SCRATCH:  # of a finish that was cut short
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            if leftover.name == SCRATCH:
+                continue
+            if leftover.is_dir() and not leftover.is_symlink():  # of a finish that was cut short
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
         return stage.finish(context, parts)
 
     def _run_parts(self, stage: Stage, context: Context) -> list[Path]:
@@ -377,6 +382,7 @@ def _manifest(
     }
 
 
+@cache
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for package in ("synboot", "numpy", "torch", "transformers", "tokenizers", "scikit-learn"):

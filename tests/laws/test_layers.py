@@ -1,0 +1,63 @@
+"""Law 11: imports point downward, siblings stay apart, no import hides inside a function."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted((ROOT / "src" / "synboot").rglob("*.py"))
+
+# Where an import inside a function is right, and why.
+LAZY = {
+    "cli.py": "verbs load what they need, so that --help is fast",
+    "core/events.py": "rich is loaded only where there is a terminal to draw on",
+}
+
+
+def test_contracts_hold() -> None:
+    outcome = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert outcome.returncode == 0, outcome.stdout
+    assert "0 broken" in outcome.stdout
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.name)
+def test_no_import_inside_a_function(path: Path) -> None:
+    name = path.relative_to(ROOT / "src" / "synboot").as_posix()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = [
+        node.lineno
+        for function in ast.walk(tree)
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for node in ast.walk(function)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    ]
+    assert not inside or name in LAZY, f"{name} imports inside a function at lines {inside}"
+
+
+def test_package_files_export_nothing() -> None:
+    for path in SOURCES:
+        if path.name == "__init__.py" and path.parent.name != "synboot":
+            body = ast.parse(path.read_text(encoding="utf-8")).body
+            assert len(body) == 1, f"{path} holds more than its docstring"
+
+
+def test_importing_synboot_loads_no_torch() -> None:
+    code = "import sys, synboot, synboot.cli; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_files_stay_small() -> None:
+    long = {p.name: n for p in SOURCES if (n := len(p.read_text().splitlines())) > 420}
+    assert not long

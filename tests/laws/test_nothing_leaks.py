@@ -1,0 +1,116 @@
+"""Law 13, on a finished run: what saw which text, read off the artifacts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from synboot.data.corpus import Documents
+from synboot.data.ngrams import reference_windows
+from synboot.data.tokenizer import TextTokenizer, train_tokenizer
+from synboot.data.tokens import TokenStore
+
+
+@pytest.fixture(scope="module")
+def artifacts(finished_run: Path) -> dict[str, Path]:
+    """The artifact directories of the run by label."""
+    stages = json.loads((finished_run / "small" / "stages.json").read_text())
+    return {stage["label"]: finished_run / stage["directory"] for stage in stages}
+
+
+@pytest.fixture(scope="module")
+def result(finished_run: Path) -> dict[str, Any]:
+    """The run's result."""
+    return json.loads((finished_run / "small" / "result.json").read_text())
+
+
+def _training(artifacts: dict[str, Path]) -> Documents:
+    order = np.load(artifacts["tokenizer"] / "order.npy")
+    return Documents(artifacts["corpus"] / "train.arrow", order)
+
+
+def test_tokenizer_saw_unique_text_only(artifacts: dict[str, Path]) -> None:
+    counts = json.loads((artifacts["tokenizer"] / "manifest.json").read_text())["counts"]
+    assert 0 < counts["tokenizer_documents"] <= counts["unique_documents"]
+    texts = _training(artifacts).texts(0, counts["tokenizer_documents"])
+    again = train_tokenizer(texts, 384)
+    assert again.to_json() == TextTokenizer.load(artifacts["tokenizer"]).to_json()
+
+
+def test_splits_share_no_group_and_no_text(artifacts: dict[str, Path]) -> None:
+    groups, texts = {}, {}
+    for split in ("train", "valid", "test"):
+        documents = Documents(artifacts["corpus"] / f"{split}.arrow")
+        groups[split] = set(documents.groups(0, len(documents)))
+        texts[split] = set(documents.texts(0, len(documents)))
+    for one, other in (("train", "valid"), ("train", "test"), ("valid", "test")):
+        assert not groups[one] & groups[other]
+        assert not texts[one] & texts[other]
+
+
+def test_training_text_is_not_near_heldout(artifacts: dict[str, Path]) -> None:
+    heldout: set[tuple[str, ...]] = set()
+    for split in ("valid", "test"):
+        documents = Documents(artifacts["corpus"] / f"{split}.arrow")
+        for text in documents.texts(0, len(documents)):
+            heldout |= reference_windows(text)
+    for text in _training(artifacts).texts(0, len(_training(artifacts))):
+        windows = reference_windows(text)
+        assert len(windows & heldout) <= 0.2 * len(windows)
+
+
+def test_pairs_and_seeds_are_unique_documents(
+    artifacts: dict[str, Path], result: dict[str, Any]
+) -> None:
+    unique = set(_training(artifacts).ids(0, result["unique"]["documents"]))
+    pairs = pq.read_table(artifacts["pairs"] / "pairs.parquet")
+    assert set(pairs["d1"].to_pylist()) | set(pairs["d2"].to_pylist()) <= unique
+    rows = pq.read_table(artifacts["synthesize"] / "synthetic.parquet")
+    assert set(rows["seed_id"].to_pylist()) <= unique
+
+
+def test_unique_budget_within_oracle(artifacts: dict[str, Path], result: dict[str, Any]) -> None:
+    groups = _training(artifacts).groups(0, result["oracle"]["documents"])
+    unique = result["unique"]["documents"]
+    assert unique < result["oracle"]["documents"]
+    assert result["unique"]["tokens"] <= result["unique"]["requested_tokens"]
+    # Whole groups: none of the unique budget's groups has a member outside of it.
+    everything = _training(artifacts)
+    rest = everything.groups(unique, len(everything))
+    assert not set(groups[:unique]) & set(rest)
+
+
+def test_budgets_to_the_token(artifacts: dict[str, Path], result: dict[str, Any]) -> None:
+    for facts in result["arms"].values():
+        assert facts["trained_tokens"] == 8000
+        assert sum(source["tokens"] for source in facts["mixture"]) == 8000
+    synthetic = TokenStore(artifacts["synthesize"] / "tokens")
+    assert synthetic.num_tokens() == 2000 == result["synthetic"]["tokens"]
+    rows = pq.read_table(artifacts["synthesize"] / "synthetic.parquet").to_pylist()
+    assert sum(row["num_tokens"] for row in rows) == 2000
+    tokenizer = TextTokenizer.load(artifacts["tokenizer"])
+    for i, row in enumerate(rows):
+        if not row["cut"]:
+            assert synthetic[i][:-1].tolist() == tokenizer.encode([row["text"]])[0].tolist()
+            assert synthetic[i][-1] == tokenizer.end_id
+
+
+def test_synthetic_rows_carry_their_lineage(artifacts: dict[str, Path]) -> None:
+    rows = pq.read_table(artifacts["synthesize"] / "synthetic.parquet").to_pylist()
+    tune = json.loads((artifacts["tune"] / "manifest.json").read_text())["id"]
+    documents = _training(artifacts)
+    by_id = {documents[i].id: documents[i] for i in range(len(documents))}
+    for row in rows:
+        seed = by_id[row["seed_id"]]
+        assert row["id"] == f"{row['seed_id']}#{row['draw']}"
+        assert (row["license"], row["source"]) == (seed.license, seed.source)
+        assert row["synthesizer"] == tune
+        assert json.loads(row["corpus_licenses"]) == ["CC0-1.0", "MIT"]
+        assert row["verdict"] == "keep"
+        assert row["finish_reason"] in ("end", "length")
+    assert len({row["id"] for row in rows}) == len(rows)
