@@ -90,7 +90,7 @@ def documents_in(tokens: list[int]) -> list[tuple[int, ...]]:
     return [*documents, tuple(current)] if current else documents
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(cases)
 def test_targets_sum_to_the_budget_to_the_token(case: Case) -> None:
     texts, context, _ = case
@@ -107,7 +107,7 @@ def test_targets_sum_to_the_budget_to_the_token(case: Case) -> None:
             assert sum(own) == text.budget_tokens
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(cases)
 def test_every_token_of_every_document_is_a_target_once_a_pass(case: Case) -> None:
     texts, _, _ = case
@@ -130,7 +130,7 @@ def test_every_token_of_every_document_is_a_target_once_a_pass(case: Case) -> No
                     assert not cut or any(doc[: len(cut)] == cut for doc in left)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(cases)
 def test_rows_of_a_source_keep_its_order(case: Case) -> None:
     texts, context, _ = case
@@ -140,7 +140,7 @@ def test_rows_of_a_source_keep_its_order(case: Case) -> None:
             assert starts == [context * i for i in range(len(starts))]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(cases)
 def test_sources_are_spread_evenly_over_the_run(case: Case) -> None:
     """Row i of n lies in the i-th n-th of the run: no stretch starves a source."""
@@ -157,7 +157,7 @@ def test_sources_are_spread_evenly_over_the_run(case: Case) -> None:
                 assert low * total - 1 <= seen[other] <= high * total + 1
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(cases, st.randoms(use_true_random=False), st.integers(0, 1000))
 def test_a_row_depends_on_seed_and_position_alone(case: Case, random: object, later: int) -> None:
     with mixture_of(case) as mixture:
@@ -172,7 +172,7 @@ def test_a_row_depends_on_seed_and_position_alone(case: Case, random: object, la
             assert [half.tolist() for half in fresh.row(position)] == expected[position]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(cases)
 def test_row_lengths_are_those_of_the_rows(case: Case) -> None:
     with mixture_of(case) as mixture:
@@ -180,7 +180,7 @@ def test_row_lengths_are_those_of_the_rows(case: Case) -> None:
         assert mixture.row_lengths() == counted
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(cases, st.data())
 def test_any_range_of_a_stream_can_be_read(case: Case, data: st.DataObject) -> None:
     """More passes in reach than are cached, in any order."""
@@ -207,7 +207,7 @@ def test_passes_names_and_seeds_have_orders_of_their_own() -> None:
     assert len({tuple(order) for order in orders}) == 6
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(one_text(), st.floats(0.25, 3))
 def test_more_passes_than_allowed_are_bad_input(text: Text, max_passes: float) -> None:
     with sources_of([text]) as [source]:

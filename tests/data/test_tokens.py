@@ -45,7 +45,7 @@ def documents_and_vocab_size(draw: st.DrawFn) -> tuple[Documents, int]:
     return documents, vocab_size
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(documents_and_vocab_size())
 def test_what_is_written_is_read(case: tuple[Documents, int]) -> None:
     documents, vocab_size = case
@@ -62,7 +62,7 @@ def test_what_is_written_is_read(case: tuple[Documents, int]) -> None:
         assert width == written * (2 if vocab_size <= 1 << 16 else 4)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(documents_and_vocab_size(), st.data())
 def test_joined_parts_are_one_store(case: tuple[Documents, int], data: st.DataObject) -> None:
     documents, vocab_size = case
@@ -120,7 +120,7 @@ def test_a_file_cut_short_is_noticed(tmp_path: Path, keep: int) -> None:
         TokenStore(tmp_path)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.integers(1, 9), max_size=8), st.integers(0, 80))
 def test_the_fewest_first_documents_that_hold_a_budget(lengths: list[int], budget: int) -> None:
     with folder() as path:

@@ -164,7 +164,8 @@ def test_a_uniform_model_has_the_entropy_of_its_vocabulary() -> None:
 
 def test_dropout_is_off_and_progress_and_stop_are_heard() -> None:
     model = tiny_model()
-    model.config.attention_dropout = 0.9
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = 0.9
     model.train()
     reports: list[tuple[float, float]] = []
     stops: list[None] = []

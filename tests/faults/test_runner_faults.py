@@ -60,8 +60,8 @@ class TestSignals:
     ) -> None:
         """Ctrl-C at a terminal goes to every process of the group, new-born ones too."""
         marker = str(toy.home.parent / "sent")
-        process = toy.start(environment={"TOY_CTRL_C": marker}, workers=2)
-        _, errors = process.communicate(timeout=25)
+        with toy.start(environment={"TOY_CTRL_C": marker}, workers=2) as process:
+            _, errors = process.communicate(timeout=25)
         assert Path(marker).exists()
         assert (process.returncode, errors) == (130, CLEAN)
         assert toy.committed() == sorted(toy.parts_run()) != []
@@ -108,23 +108,24 @@ class TestSignals:
 class TestRunnerKilled:
     @pytest.mark.parametrize("place", ["part 0", "part 3"])
     def test_its_workers_end_within_two_seconds(self, toy: Toy, place: str) -> None:
-        process = toy.start(workers=2, faults={place: "kill runner"})
-        assert process.wait(timeout=25) == -signal.SIGKILL
-        killed = time.monotonic()
-        while not lock_is_free(toy.home / "side" / "lingering"):
+        with toy.start(workers=2, faults={place: "kill runner"}) as process:
+            assert process.wait(timeout=25) == -signal.SIGKILL
+            killed = time.monotonic()
+            while not lock_is_free(toy.home / "side" / "lingering"):
+                assert time.monotonic() - killed < 2
+                time.sleep(0.01)
+            process.communicate(timeout=2)  # returns when no process holds its stderr any more
             assert time.monotonic() - killed < 2
-            time.sleep(0.01)
-        process.communicate(timeout=2)  # returns when no process holds its stderr any more
-        assert time.monotonic() - killed < 2
         assert not (toy.home / "side" / "survived").exists()
 
     def test_an_idle_worker_ends_too(self, toy: Toy) -> None:
-        process = toy.start(workers=3, faults={"step 0": "kill runner"})
-        assert process.wait(timeout=25) == -signal.SIGKILL
-        killed = time.monotonic()
+        job = {"workers": 3, "waits": {"part 0": "part 3"}, "faults": {"step 0": "kill runner"}}
+        with toy.start(**job) as process:
+            assert process.wait(timeout=25) == -signal.SIGKILL
+            killed = time.monotonic()
+            process.communicate(timeout=2)
+            assert time.monotonic() - killed < 2
         assert len(toy.workers()) >= 2
-        process.communicate(timeout=2)
-        assert time.monotonic() - killed < 2
 
 
 class TestWorkerKilled:
@@ -153,8 +154,8 @@ class TestWorkerKilled:
 
     def test_after_the_last_part(self, toy: Toy, unbroken: dict[str, bytes]) -> None:
         """The others must not be waited for at the end of the run."""
-        process = toy.start(workers=3, faults={"step 0": "wait"})
-        with process:
+        job = {"workers": 3, "waits": {"part 0": "part 3"}, "faults": {"step 0": "wait"}}
+        with toy.start(**job) as process:
             while "step 0" not in toy.executions():
                 assert process.poll() is None
                 time.sleep(0.02)

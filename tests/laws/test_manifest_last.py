@@ -272,8 +272,7 @@ class TestOneWriter:
 
     def test_of_two_runs_one_writes(self, tmp_path: Path) -> None:
         toy = Toy(tmp_path)
-        first = toy.start(faults={"part 1": "wait"})
-        with first:
+        with toy.start(faults={"part 1": "wait"}) as first:
             while "part 1" not in toy.executions():
                 assert first.poll() is None
                 time.sleep(0.02)

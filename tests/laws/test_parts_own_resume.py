@@ -39,8 +39,7 @@ class TestWorkers:
     def test_their_number_changes_nothing(
         self, toy: Toy, unbroken: dict[str, bytes], workers: int
     ) -> None:
-        delays = {"part 0": 0.4, "part 3": 0.2}  # so that parts end in another order
-        code, errors = toy.run(workers=workers, delays=delays)
+        code, errors = toy.run(workers=workers, waits={"part 0": "part 3"})
         assert (code, errors) == (0, "")
         done = [event["part"] for event in toy.events("part_done")]
         assert sorted(done) == sorted(toy.parts_run()) == list(range(PARTS))
@@ -99,8 +98,8 @@ class TestKilled:
     def test_at_every_single_change_of_a_file(self, toy: Toy) -> None:
         """Not at chosen places only: before the first, the second, ... the last of all file
         operations below the store."""
-        process = toy.start("sweep", parts=2, per_part=2)
-        output, errors = process.communicate(timeout=60)
+        with toy.start("sweep", parts=2, per_part=2) as process:
+            output, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors
         *killed, last = json.loads(output)
         assert len(killed) > 50
@@ -140,13 +139,18 @@ class TestNeed:
     def test_is_the_shortest_prefix_whatever_was_done_beyond_it(
         self, toy: Toy, alone: Toy, workers: int
     ) -> None:
-        code, errors = toy.run(**self.NEED, workers=workers, delays={"part 0": 0.5})
+        waits = {"part 0": f"part {len(alone.parts_run()) + 1}"}
+        code, errors = toy.run(**self.NEED, workers=workers, waits=waits)
         assert (code, errors) == (0, "")
         assert set(toy.parts_run()) > set(alone.parts_run()), "nothing was done beyond it"
         assert toy.results() == alone.results()
 
     def test_is_the_shortest_prefix_after_a_kill(self, toy: Toy, alone: Toy) -> None:
-        many = {**self.NEED, "workers": 2, "delays": {"part 0": 1.0}}
+        many = {
+            **self.NEED,
+            "workers": 2,
+            "waits": {"part 0": f"part {len(alone.parts_run()) + 2}"},
+        }
         code, _ = toy.run(**many, faults={"part 0": "kill runner"})
         assert code == -signal.SIGKILL
         assert len(toy.committed(**self.NEED)) > len(alone.parts_run()), "too few for the test"

@@ -138,9 +138,10 @@ class TestRun:
     def test_the_share_of_a_need_is_that_of_the_need(self, home: Home) -> None:
         home.runner().run(home.stages(need=2))
         done = [(have, need) for _, have, need, _ in home.display.progress]
-        assert done[0] == (0, 2)
-        assert done[-1][0] >= 2
         assert {need for _, need in done} == {2}
+        haves = [have for have, _ in done]
+        assert haves[0] == 0
+        assert max(haves[:-1]) < 2 <= haves[-1]
 
     def test_plain_lines(self, home: Home) -> None:
         stream = io.StringIO()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +38,7 @@ def _server() -> subprocess.Popen[str]:
 class Toy:
     """A home for toy runs, and what they left in it.
 
-    A job's keys: `workers`, `faults`, `delays`, `max_file_bytes`, and the options of
+    A job's keys: `workers`, `faults`, `waits`, `max_file_bytes`, and the options of
     `toy_stages.pipeline`.
     """
 
@@ -56,11 +59,13 @@ class Toy:
         code, errors = json.loads(server.stdout.readline())
         return code, errors
 
+    @contextmanager
     def start(
         self, verb: str = "run", environment: dict[str, str] | None = None, **job: Any
-    ) -> subprocess.Popen[str]:
-        """A run that the test goes on beside, in a process group of its own."""
-        return subprocess.Popen(
+    ) -> Iterator[subprocess.Popen[str]]:
+        """A run that the test goes on beside, in a process group of its own that ends with the
+        test at the latest."""
+        process = subprocess.Popen(
             [sys.executable, _DRIVER, verb, json.dumps({"home": str(self.home)} | job)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -68,6 +73,12 @@ class Toy:
             start_new_session=True,
             env={**os.environ, **(environment or {})},
         )
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
     def stages(self, **options: Any) -> list[Stage]:
         """The stages that `run` runs with the same options."""

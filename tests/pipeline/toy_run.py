@@ -51,7 +51,7 @@ def run(job: dict[str, Any]) -> int:
 def _run(job: dict[str, Any]) -> None:
     home = Path(job["home"])
     (home / "side").mkdir(parents=True, exist_ok=True)
-    bench = Bench(home / "side", faults=job.get("faults", {}), delays=job.get("delays", {}))
+    bench = Bench(home / "side", faults=job.get("faults", {}), waits=job.get("waits", {}))
     stages = pipeline(bench, **{key: job[key] for key in _KEYS_OF_PIPELINE if key in job})
     events, workers = EventLog(home / "events.jsonl"), job.get("workers", 1)
     Runner(home / "store", workers, events, QuietDisplay()).run(stages)

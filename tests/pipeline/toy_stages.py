@@ -29,8 +29,8 @@ class Bench:
     runner: int = field(default_factory=os.getpid)
     faults: Mapping[str, str] = field(default_factory=dict)
     """Place ("part 3", "prepare", "finish", "step 2") to the name of what goes wrong there."""
-    delays: Mapping[str, float] = field(default_factory=dict)
-    """Place to seconds."""
+    waits: Mapping[str, str] = field(default_factory=dict)
+    """Place to the place that another worker must have begun with before it goes on."""
 
     def enter(self, place: str) -> None:
         """Note that the work at `place` really began."""
@@ -39,8 +39,8 @@ class Bench:
 
     def reach(self, place: str) -> None:
         """The middle of the work at `place`: what shall go wrong there goes wrong, once."""
-        if place in self.delays:
-            time.sleep(self.delays[place])
+        if place in self.waits:
+            self._wait_for(self.waits[place])
         marker = self.side / f"fault at {place}"
         if place not in self.faults or marker.exists():
             return
@@ -56,7 +56,8 @@ class Bench:
         elif fault == "die":
             os._exit(7)
         elif fault == "kill idle sibling":
-            time.sleep(1.0)  # the other worker has nothing left to do by now
+            self._wait_for("part 2")
+            time.sleep(0.5)  # the other worker is done with it, and has nothing else to do
             os.kill(self._sibling(), signal.SIGKILL)
             time.sleep(0.5)
         elif fault in {"SIGINT", "SIGTERM"}:
@@ -82,6 +83,10 @@ class Bench:
                 time.sleep(0.02)
         else:
             raise AssertionError(fault)
+
+    def _wait_for(self, place: str) -> None:
+        while f"{place} " not in (self.side / "executions").read_text():
+            time.sleep(0.01)
 
     def _sibling(self) -> int:
         lines = (self.side / "executions").read_text().splitlines()

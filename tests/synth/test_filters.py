@@ -157,13 +157,15 @@ def test_corpus_duplicate_and_overlap_at_its_edge() -> None:
     assert found == Drop("corpus_duplicate", (7 + 28) / 47)
 
 
-def test_below_13_words_only_whole_copies_are_seen() -> None:
-    """A text of fewer than 13 words has one window, all of it: it is a copy or it is none."""
+def test_below_13_words() -> None:
+    """A text of fewer than 13 words has one window, all of it; a piece of the seed is seen all the
+    same, a piece of another document is not."""
     piece = numbered_words(0, 12, "seed")
-    assert verdict(draft(piece)) == KEEP
-    assert verdict(draft(numbered_words(0, 13, "seed"))) == Drop("seed_copy", 1.0)
-    short_seed = draft(piece + " and then much of its own: " + FRESH, seed_text=piece)
-    assert verdict(short_seed) == KEEP
+    assert verdict(draft(piece)) == Drop("seed_copy", 1.0)
+    assert verdict(draft(piece.title() + "!"), max_seed_overlap=1.0) == Drop("seed_copy", 1.0)
+    assert verdict(draft(numbered_words(0, 12, "other"))) == KEEP
+    # A long text that quotes a short seed whole is more than a copy of it.
+    assert verdict(draft(piece + " and then: " + FRESH, seed_text=piece), corpus=[]) == KEEP
     assert verdict(draft(piece.upper(), seed_text=piece), corpus=[]) == Drop("seed_copy", 1.0)
 
 
@@ -221,6 +223,7 @@ def test_earlier_draws_of_short_and_wordless_texts() -> None:
 
 def test_bare() -> None:
     assert bare("  A_b—C\t1! ") == "abc1"
+    assert bare("Straße") == bare("STRASSE") == "strasse"
     assert bare("\ud800x") == "x"  # a lone surrogate is no word character
     assert re.search(r"[\W_]", bare("Ça, et là: 你好。")) is None
 

@@ -275,6 +275,19 @@ def test_validations_are_spread_evenly_and_include_the_last(num_steps: int, numb
     assert gaps.max() - gaps.min() <= 1
 
 
+def test_the_training_loss_is_that_of_the_stretch_since_the_last_point(tmp_path: Path) -> None:
+    _, every = run(tmp_path / "every", loop=config(num_validations=STEPS))
+    _, some = run(tmp_path / "some")
+    tokens = np.diff([0, *(point["tokens"] for point in every.history)])
+    nats = tokens * np.array([point["train_loss"] for point in every.history])
+    first = 0
+    for point in some.history:
+        stop = int(point["step"] or 0)
+        mean = nats[first:stop].sum() / tokens[first:stop].sum()
+        assert point["train_loss"] == pytest.approx(mean, rel=1e-9)
+        first = stop
+
+
 # Resume.
 
 
@@ -489,6 +502,28 @@ def test_after_training_the_model_is_as_it_came(tmp_path: Path, stops: bool) -> 
     assert all(not module._forward_hooks for module in fresh.modules())
     trained = logits(fresh.train())
     assert torch.equal(logits(fresh.eval()), trained)
+
+
+def test_validation_is_without_dropout(tmp_path: Path) -> None:
+    trained, state = run(tmp_path, loop=config(dropout=0.5))
+    without_hooks = mean_loss(trained, VALIDATION, 4, CPU)
+    assert state.history[-1]["validation_loss"] == without_hooks
+
+
+def test_every_step_drops_other_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped: list[tuple[bool, ...]] = []
+    dropout = functional.dropout
+
+    def watch(states: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
+        found = dropout(states, rate, training=training)
+        if training:
+            dropped.append(tuple((found[0, :2] == 0).flatten().tolist()))
+        return found
+
+    monkeypatch.setattr(functional, "dropout", watch)
+    run(tmp_path, loop=config(dropout=0.5))
+    # 5 places a step; two equal masks of 32 units: once in 2^32 for each of some 2,000 pairs.
+    assert len(set(dropped)) == len(dropped) == 5 * STEPS
 
 
 def test_dropout_and_the_seed_change_training_and_nothing_else_does(tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ from synboot.core.errors import BadInput
 from synboot.core.rng import seed_for
 from synboot.core.storage import atomic_file, read_json, write_json
 
+_MIN_NORM = np.float32(0.05)
+"""TF-IDF vectors have length 1; less than this of it is rounding and chance, not meaning."""
+
 EncoderName = Literal["lsa"]
 
 
@@ -79,13 +82,14 @@ class LsaEncoder:
                 np.save(file, array, allow_pickle=False)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """float32 [texts, dimensions], unit rows."""
+        """float32 [texts, dimensions], unit rows. A text of which next to nothing lies in the
+        directions (a few words that nobody else uses) has no place: 0, like one without words."""
         if not texts:
             return np.empty((0, len(self._components)), dtype=np.float32)
         matrix: csr_matrix = self._vectorizer.transform(texts)
         vectors = np.asarray(matrix @ self._components.T, dtype=np.float32)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors / np.where(norms > 0, norms, 1.0)
+        return np.where(norms > _MIN_NORM, vectors / np.maximum(norms, _MIN_NORM), np.float32(0))
 
 
 def _new_vectorizer(vocabulary: dict[str, int] | None) -> TfidfVectorizer:

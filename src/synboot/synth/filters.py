@@ -7,6 +7,7 @@ any language that `\\w` covers.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from pydantic import Field
 
 from synboot.core.config import Config
 from synboot.core.verdict import KEEP, Drop, Verdict
-from synboot.data.ngrams import overlap, share_found, window_hashes
+from synboot.data.ngrams import share_found, window_hashes
 
 _REPETITION_WINDOW = 4
+_WHOLE = math.nextafter(1.0, 0.0)
 _BARE = re.compile(r"[\W_]+")
 
 
@@ -32,7 +34,7 @@ class TextFilterConfig(Config):
     max_repetition: float = Field(default=0.5, ge=0, le=1)
     """Share of a text's 4-token windows that repeat an earlier one, at most."""
     max_seed_overlap: float = Field(default=0.5, ge=0, le=1)
-    """Share of 13-word windows in common with the seed document, at most."""
+    """Share of a text's 13-word windows that stand in the seed document, at most."""
     max_corpus_overlap: float = Field(default=0.8, ge=0, le=1)
     """Share of 13-word windows found anywhere in the unique budget, at most."""
     max_draw_overlap: float = Field(default=0.8, ge=0, le=1)
@@ -53,6 +55,19 @@ class Draft:
         """Hashes of the text's 13-word windows."""
         return window_hashes(self.text or "")
 
+    @cached_property
+    def repetition(self) -> float:
+        """Share of 4-token windows that stood in the text before."""
+        return repetition(self.tokens)
+
+    @cached_property
+    def seed_overlap(self) -> float:
+        """Share of the text's 13-word windows that stand in the seed document; 1.0 if all of it
+        does, up to case, white space and punctuation (which catches texts of few words)."""
+        if bare(self.text or "") in bare(self.seed_text):
+            return 1.0
+        return share_found(self.windows, window_hashes(self.seed_text))
+
 
 TextFilter = Callable[[Draft], Verdict]
 
@@ -72,20 +87,17 @@ def text_filters(config: TextFilterConfig, corpus: CorpusWindows) -> list[TextFi
         return Drop("too_short", float(len(draft.tokens))) if short else KEEP
 
     def repetitive(draft: Draft) -> Verdict:
-        share = repetition(draft.tokens)
-        return Drop("repetition", share) if share > config.max_repetition else KEEP
+        over = draft.repetition > config.max_repetition
+        return Drop("repetition", draft.repetition) if over else KEEP
 
     def seed_copy(draft: Draft) -> Verdict:
-        if bare(draft.text or "") == bare(draft.seed_text):
-            return Drop("seed_copy", 1.0)
-        share = overlap(draft.windows, window_hashes(draft.seed_text))
-        return Drop("seed_copy", share) if share > config.max_seed_overlap else KEEP
+        share = draft.seed_overlap  # a whole copy goes at any threshold
+        return Drop("seed_copy", share) if share > min(config.max_seed_overlap, _WHOLE) else KEEP
 
     def corpus_duplicate(draft: Draft) -> Verdict:
-        if corpus.holds(draft.text or ""):
-            return Drop("corpus_duplicate", 1.0)
-        share = share_found(draft.windows, corpus.windows)
-        return Drop("corpus_duplicate", share) if share > config.max_corpus_overlap else KEEP
+        share = corpus.overlap(draft)
+        over = share > min(config.max_corpus_overlap, _WHOLE)
+        return Drop("corpus_duplicate", share) if over else KEEP
 
     return [unfinished, invalid_utf8, too_short, repetitive, seed_copy, corpus_duplicate]
 
@@ -98,9 +110,12 @@ class CorpusWindows:
         self.windows = np.unique(np.concatenate(hashes)) if hashes else np.empty(0, np.uint64)
         self._bare = {_bare_digest(text) for text in texts}
 
-    def holds(self, text: str) -> bool:
-        """Whether a document equals `text` up to case, white space and punctuation."""
-        return _bare_digest(text) in self._bare
+    def overlap(self, draft: Draft) -> float:
+        """Share of the draft's 13-word windows found in any document; 1.0 if a document equals it
+        up to case, white space and punctuation."""
+        if _bare_digest(draft.text or "") in self._bare:
+            return 1.0
+        return share_found(draft.windows, self.windows)
 
 
 class EarlierDraws:

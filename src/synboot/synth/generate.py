@@ -83,6 +83,9 @@ def draw(
                 "verdict": "keep" if isinstance(verdict, Keep) else "drop",
                 "reason": verdict.reason if isinstance(verdict, Drop) else None,
                 "score": verdict.score if isinstance(verdict, Drop) else None,
+                "repetition": draft.repetition,
+                "seed_overlap": draft.seed_overlap,
+                "corpus_overlap": corpus.overlap(draft),
                 "license": document.license,
                 "source": document.source,
             }

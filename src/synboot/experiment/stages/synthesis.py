@@ -39,6 +39,9 @@ _CANDIDATE_FIELDS = [
     ("verdict", pa.string()),
     ("reason", pa.string()),
     ("score", pa.float64()),
+    ("repetition", pa.float64()),
+    ("seed_overlap", pa.float64()),
+    ("corpus_overlap", pa.float64()),
     ("license", pa.string()),
     ("source", pa.string()),
 ]
@@ -109,7 +112,7 @@ class SynthesizeStage(Stage):
 
     def num_parts(self, context: Context) -> int:
         """As many as `max_draws_per_seed` draws of every seed document fill."""
-        seeds = context.inputs["tokenizer"].counts["unique_documents"]
+        seeds = int(context.inputs["tokenizer"].counts["unique_documents"])
         return -(-seeds * self.max_draws_per_seed // int(self.numerics["part_draws"]))
 
     def run_part(self, context: Context, index: int, directory: Path) -> Counts:
