@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,7 +120,11 @@ class TestRunnerKilled:
         assert not (toy.home / "side" / "survived").exists()
 
     def test_an_idle_worker_ends_too(self, toy: Toy) -> None:
-        job = {"workers": 3, "waits": {"part 0": "part 3"}, "faults": {"step 0": "kill runner"}}
+        job: dict[str, Any] = {
+            "workers": 3,
+            "waits": {"part 0": "part 3"},
+            "faults": {"step 0": "kill runner"},
+        }
         with toy.start(**job) as process:
             assert process.wait(timeout=25) == -signal.SIGKILL
             killed = time.monotonic()
@@ -154,7 +159,11 @@ class TestWorkerKilled:
 
     def test_after_the_last_part(self, toy: Toy, unbroken: dict[str, bytes]) -> None:
         """The others must not be waited for at the end of the run."""
-        job = {"workers": 3, "waits": {"part 0": "part 3"}, "faults": {"step 0": "wait"}}
+        job: dict[str, Any] = {
+            "workers": 3,
+            "waits": {"part 0": "part 3"},
+            "faults": {"step 0": "wait"},
+        }
         with toy.start(**job) as process:
             while "step 0" not in toy.executions():
                 assert process.poll() is None

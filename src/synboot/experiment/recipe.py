@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -75,7 +75,7 @@ class BudgetConfig(Config):
     """At most so many tokens of real text are seen by repetition and SBP (whole groups)."""
     training_tokens: int = Field(ge=1)
     """Trained positions of every arm, exactly."""
-    oracle_multiple: float | Literal["max"] = "max"
+    oracle_multiple: Annotated[float, Field(ge=1)] | Literal["max"] = "max"
     """Unique tokens of the oracle over those of the others; max takes the whole corpus."""
     synthetic_share: float = Field(default=0.4, gt=0, lt=1)
     """Share of SBP's training tokens that is synthetic. The paper: 12.5% to 37.5%."""

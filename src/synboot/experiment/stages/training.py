@@ -155,9 +155,12 @@ class TuneStage(_TrainingStage):
         model = load_model(context.inputs["base"].file(rule))
         device = torch.device(self.numerics["device"])
         start = mean_loss(
-            model.to(device), validation, self.config["loop"]["batch_rows"], device,
+            model.to(device),
+            validation,
+            self.numerics["micro_rows"] or self.config["loop"]["batch_rows"],
+            device,
             self.numerics["precision"],
-        )  # fmt: skip
+        )
         state = self._train(context, model, rows, validation)
         base = context.inputs["base"].counts
         step = base["best_step"] if rule == "best" else base["steps"]
