@@ -111,6 +111,9 @@ def test_rows_of_draws(tokenizer: TextTokenizer) -> None:
         "verdict": "keep",
         "reason": None,
         "score": None,
+        "repetition": 0.0,
+        "seed_overlap": 0.0,
+        "corpus_overlap": 0.0,
         "license": "CC0",
         "source": "a.jsonl",
     }

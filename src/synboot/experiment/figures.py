@@ -240,10 +240,13 @@ def flops_figure(
 ) -> str | None:
     """A bar of FLOPs per arm, a segment per ledger entry, paler by stage. None if none are known.
 
-    An entry that several arms share counts in full for each of them.
+    An entry that several arms share counts in full for each of them. Entries below 1% of the
+    largest count in the totals but get no segment: it would be too thin to see.
     """
-    entries = [entry for entry in ledger if _number(entry.get("flops"))]
+    entries = [entry for entry in ledger if _number(entry.get("flops")) and entry["flops"] > 0]
     totals = {arm: sum(e["flops"] for e in entries if arm in e["arms"]) for arm in arms}
+    largest = max((entry["flops"] for entry in entries), default=0)
+    entries = [entry for entry in entries if entry["flops"] >= 0.01 * largest]
     totals = {arm: total for arm, total in totals.items() if total > 0}
     if not totals:
         return None

@@ -224,7 +224,7 @@ def _evaluate(plan: Plan, run: Run, pretrain: Stage, numerics: _Numerics) -> Eva
         {
             "split": recipe.evaluate.split,
             "checkpoint": recipe.evaluate.checkpoint,
-            "context": recipe.model.context,
+            "model": recipe.model.model_dump(mode="json"),
         },
         {**plan.corpus, "pretrain": pretrain},
         seed=recipe.seed,

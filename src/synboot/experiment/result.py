@@ -22,6 +22,7 @@ from synboot.model.architecture import num_parameters, shape_of
 from synboot.pipeline.stage import Artifact, Stage
 
 METRICS: tuple[Metric, ...] = ("bits_per_byte", "nats_per_token")
+_TOKEN_COUNTS = ("trained_tokens", "sampled_tokens", "tokens", "unique_tokens")
 Artifacts = Mapping[str, Artifact]
 """Finished artifacts by stage id."""
 
@@ -203,7 +204,8 @@ def _interval(interval: Interval, name: str) -> dict[str, float]:
 
 
 def _ledger(plan: Plan, artifacts: Artifacts) -> list[dict[str, Any]]:
-    """Tokens and FLOPs of every stage that computes, and the arms that need it."""
+    """Tokens and FLOPs of every stage, and the arms that need it. Stages that only read, sort and
+    compare text have no FLOPs."""
     arms_of: dict[str, list[str]] = {}
 
     def need(stage: Stage, arm: str) -> None:
@@ -213,16 +215,14 @@ def _ledger(plan: Plan, artifacts: Artifacts) -> list[dict[str, Any]]:
         for source in stage.inputs.values():
             need(source, arm)
 
-    for (arm, _), stage in plan.pretrain.items():
+    for (arm, _), stage in plan.evaluate.items():
         need(stage, arm)
     ledger = []
     for stage in plan.stages:
         counts = artifacts[stage.id].counts
-        if "flops" not in counts:
-            continue
-        tokens = counts.get("sampled_tokens", counts.get("trained_tokens"))
+        tokens = next((counts[name] for name in _TOKEN_COUNTS if name in counts), None)
         entry = {"stage": stage.name, "label": stage.label, "arms": arms_of[stage.id]}
-        ledger.append({**entry, "tokens": tokens, "flops": counts["flops"]})
+        ledger.append({**entry, "tokens": tokens, "flops": counts.get("flops", 0)})
     return ledger
 
 

@@ -18,6 +18,8 @@ from synboot.core.errors import BadInput
 from synboot.core.rng import seed_for
 from synboot.core.storage import atomic_file, read_json, write_json
 
+_ITERATIONS = 5
+_OVERSAMPLES = 10
 _MIN_NORM = np.float32(0.05)
 """TF-IDF vectors have length 1; less than this of it is rounding and chance, not meaning."""
 
@@ -25,7 +27,9 @@ EncoderName = Literal["lsa"]
 
 
 class Encoder(Protocol):
-    """Texts in, unit vectors out."""
+    """Texts in, unit vectors out. `flops` counts what fitting and encoding have cost so far."""
+
+    flops: int
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """float32 [texts, dimensions]; rows have length 1, or 0 for a text without known words."""
@@ -44,6 +48,7 @@ class LsaEncoder:
         self._components = components  # float32 [dimensions, words]
         self._vectorizer = _new_vectorizer({word: i for i, word in enumerate(self._words)})
         self._vectorizer.idf_ = idf
+        self.flops = 0
 
     @classmethod
     def fit(cls, texts: Sequence[str], *, dimensions: int, seed: int) -> LsaEncoder:
@@ -61,9 +66,17 @@ class LsaEncoder:
         if most < 1:
             raise BadInput("field pairs.encoder: lsa needs at least two documents and two words")
         _, _, components = randomized_svd(
-            matrix, n_components=most, n_iter=5, random_state=seed_for(seed, "lsa") % 2**32
+            matrix,
+            n_components=most,
+            n_oversamples=_OVERSAMPLES,
+            n_iter=_ITERATIONS,
+            random_state=seed_for(seed, "lsa") % 2**32,
         )
-        return cls(words, vectorizer.idf_, components.astype(np.float32))
+        encoder = cls(words, vectorizer.idf_, components.astype(np.float32))
+        # Two products of the sparse matrix an iteration, one before and one after.
+        products = 2 * _ITERATIONS + 2
+        encoder.flops = products * 2 * int(matrix.nnz) * (most + _OVERSAMPLES)
+        return encoder
 
     @classmethod
     def load(cls, directory: Path) -> LsaEncoder:
@@ -87,6 +100,7 @@ class LsaEncoder:
         if not texts:
             return np.empty((0, len(self._components)), dtype=np.float32)
         matrix: csr_matrix = self._vectorizer.transform(texts)
+        self.flops += 2 * int(matrix.nnz) * len(self._components)
         vectors = np.asarray(matrix @ self._components.T, dtype=np.float32)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         return np.where(norms > _MIN_NORM, vectors / np.maximum(norms, _MIN_NORM), np.float32(0))

@@ -134,6 +134,7 @@ class TokensStage(Stage):
             own = [part for part, name in zip(parts, of_part, strict=True) if name == split]
             counts[split] = {"tokens": join_token_stores(context.directory / split, own)}
             counts[split]["documents"] = len(self._documents(context, split))
+        counts["tokens"] = sum(counts[split]["tokens"] for split in SPLITS)
         unique = context.inputs["tokenizer"].counts["unique_documents"]
         store = TokenStore(context.directory / "train")
         counts["unique"] = {"documents": unique, "tokens": store.num_tokens(unique)}

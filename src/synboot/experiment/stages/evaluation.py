@@ -12,11 +12,12 @@ import torch
 from synboot.core.errors import Incomplete
 from synboot.data.tokenizer import TextTokenizer
 from synboot.data.tokens import TokenStore
-from synboot.eval.likelihood import score_documents
+from synboot.eval.likelihood import score_documents, windows_of
 from synboot.experiment.stages.corpus import heldout_documents
 from synboot.experiment.stages.process import set_threads
 from synboot.experiment.statistics import Scores
-from synboot.model.architecture import load_model
+from synboot.model.architecture import load_model, shape_of
+from synboot.model.flops import forward_flops
 from synboot.pipeline.stage import Artifact, Context, Counts, Stage
 
 
@@ -37,7 +38,7 @@ class EvaluateStage(Stage):
             if context.should_stop():
                 raise Incomplete("stopped while scoring")
 
-        split = self.config["split"]
+        split, length = self.config["split"], self.config["model"]["context"]
         documents = heldout_documents(context.inputs["corpus"], split)
         texts = documents.texts(0, len(documents))
         store = TokenStore(context.inputs["tokens"].file(split))
@@ -46,7 +47,7 @@ class EvaluateStage(Stage):
             load_model(context.inputs["pretrain"].file(self.config["checkpoint"])),
             [store[i][:-1] for i in range(len(store))],
             texts,
-            context=self.config["context"],
+            context=length,
             end_id=tokenizer.end_id,
             device=torch.device(self.numerics["device"]),
             precision=self.numerics["precision"],
@@ -62,7 +63,18 @@ class EvaluateStage(Stage):
             }
         )
         pq.write_table(table, context.directory / "scores.parquet")
-        return {"documents": len(documents), "bits_per_byte": found.bits_per_byte}
+        shape = shape_of(self.config["model"]["preset"])
+        windows = (
+            window.stop - window.start
+            for document, num_tokens in enumerate(found.num_tokens.tolist())
+            for window in windows_of(document, num_tokens, length)
+        )
+        return {
+            "documents": len(documents),
+            "tokens": int(found.num_tokens.sum()),
+            "flops": sum(forward_flops(shape, tokenizer.vocab_size, 0, size) for size in windows),
+            "bits_per_byte": found.bits_per_byte,
+        }
 
 
 def read_scores(evaluation: Artifact) -> Scores:

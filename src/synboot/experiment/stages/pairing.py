@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from synboot.core.errors import BadInput
-from synboot.core.storage import write_json
+from synboot.core.storage import read_json, write_json
 from synboot.data.corpus import Documents
 from synboot.experiment.stages.corpus import training_documents
 from synboot.experiment.stages.process import ranges, set_threads
@@ -21,6 +21,7 @@ from synboot.pairs.neighbours import ExactIndex, Neighbours
 from synboot.pipeline.stage import Context, Counts, Stage
 
 _KEPT_SAMPLES = 20
+_COST = "cost.json"
 
 
 def _unique(context: Context) -> tuple[Documents, int]:
@@ -49,6 +50,7 @@ class EmbedStage(Stage):
             seed=self.seed,
         )
         encoder.save(directory)
+        write_json(directory / _COST, {"flops": encoder.flops})
 
     def num_parts(self, context: Context) -> int:
         """Ranges of documents."""
@@ -61,6 +63,7 @@ class EmbedStage(Stage):
         encoder = load_encoder(self.config["encoder"], context.prepared)
         vectors = encoder.encode(documents.texts(start, stop))
         np.save(directory / "vectors.npy", vectors)
+        write_json(directory / _COST, {"flops": encoder.flops})
         return {"documents": stop - start}
 
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
@@ -68,9 +71,15 @@ class EmbedStage(Stage):
         loaded = [np.load(part / "vectors.npy", mmap_mode="r") for part in parts]
         vectors = np.concatenate(loaded)
         np.save(context.directory / "vectors.npy", vectors)
-        keep_out = shutil.ignore_patterns("part.json")
+        keep_out = shutil.ignore_patterns("part.json", _COST)
         shutil.copytree(context.prepared, context.directory / "encoder", ignore=keep_out)
-        return {"documents": len(vectors), "dimensions": int(vectors.shape[1])}
+        costs = [read_json(directory / _COST)["flops"] for directory in (context.prepared, *parts)]
+        return {
+            "documents": len(vectors),
+            "dimensions": int(vectors.shape[1]),
+            "tokens": context.inputs["tokenizer"].counts["unique_tokens"],
+            "flops": sum(costs),
+        }
 
 
 class NeighboursStage(Stage):
@@ -102,7 +111,12 @@ class NeighboursStage(Stage):
         for name in ("documents.npy", "similarities.npy"):
             joined = np.concatenate([np.load(part / name, allow_pickle=False) for part in parts])
             np.save(context.directory / name, joined)
-        return {"queries": len(joined), "top_k": self.config["top_k"]}
+        dimensions = context.inputs["embed"].counts["dimensions"]
+        return {
+            "queries": len(joined),
+            "top_k": self.config["top_k"],
+            "flops": 2 * len(joined) ** 2 * dimensions,
+        }
 
 
 class PairsStage(Stage):
