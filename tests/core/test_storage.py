@@ -187,6 +187,31 @@ class TestAtomicDirectory:
         assert names(tmp_path) == ["000001", "000001/file"]
         assert (path / "file").read_text() == "old"
 
+    def test_is_on_the_disk_before_it_appears(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        synced: set[str] = set()
+        fsync, rename = os.fsync, os.rename
+
+        def note_fsync(descriptor: int) -> None:
+            synced.add(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+            fsync(descriptor)
+
+        def note_rename(source: Path, target: Path) -> None:
+            below = {str(path) for path in source.rglob("*")}
+            assert len(below) == 3
+            assert below | {str(source)} <= synced
+            synced.clear()
+            rename(source, target)
+
+        monkeypatch.setattr(os, "fsync", note_fsync)
+        monkeypatch.setattr(os, "rename", note_rename)
+        with atomic_directory(tmp_path / "a") as directory:
+            (directory / "deep").mkdir()
+            (directory / "deep" / "file").write_text("x")
+            (directory / "file").write_text("y")
+        assert synced == {str(tmp_path)}
+
     def test_does_not_take_over_what_a_killed_writer_left(self, tmp_path: Path) -> None:
         (tmp_path / f".a.{os.getpid()}.tmp").mkdir()
         (tmp_path / f".a.{os.getpid()}.tmp" / "left").touch()

@@ -24,7 +24,7 @@ def labels(finished_run: Path) -> dict[str, Path]:
 
 
 def test_same_logits_and_generates(labels: dict[str, Path]) -> None:
-    directory = labels["pretrain sbp, seed 0"] / "last"
+    directory = labels["pretrain sbp, seed 0"] / "best"
     plain = AutoModelForCausalLM.from_pretrained(directory).eval()
     tokenizer = AutoTokenizer.from_pretrained(directory)
     ids = torch.tensor([tokenizer("Document of the test.").input_ids])
@@ -40,7 +40,7 @@ def test_same_logits_and_generates(labels: dict[str, Path]) -> None:
 
 
 def test_ten_lines_give_the_same_bits_per_byte(labels: dict[str, Path]) -> None:
-    directory = labels["pretrain sbp, seed 0"] / "last"
+    directory = labels["pretrain sbp, seed 0"] / "best"
     documents = Documents(labels["corpus"] / "test.arrow")
     texts = documents.texts(0, len(documents))
 

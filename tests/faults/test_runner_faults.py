@@ -78,6 +78,14 @@ class TestSignals:
         assert toy.executions().count("prepare") == 1
         assert toy.results() == unbroken
 
+    def test_in_the_last_part_end_before_finish(self, toy: Toy, unbroken: dict[str, bytes]) -> None:
+        assert toy.run(faults={"part 5": "SIGTERM"}) == (143, CLEAN)
+        assert toy.committed() == PARTS
+        assert "finish" not in toy.executions()
+        assert toy.run() == (0, "")
+        assert toy.results() == unbroken
+        assert toy.parts_run() == PARTS
+
     def test_in_a_long_loop_let_the_stage_save(self, toy: Toy, unbroken: dict[str, bytes]) -> None:
         assert toy.run(faults={"step 7": "SIGTERM"}) == (143, CLEAN)
         assert toy.run() == (0, "")

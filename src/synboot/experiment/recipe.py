@@ -133,8 +133,9 @@ class EvaluateConfig(Config):
     """Held-out likelihood and its statistics."""
 
     split: Literal["test", "valid"] = "test"
-    checkpoint: CheckpointRule = "last"
-    """The one rule for all arms."""
+    checkpoint: CheckpointRule = "best"
+    """The one rule for all arms: the last, or the best on validation, which stops an arm that
+    overfits (repetition, first of all) where it should be stopped."""
     bootstrap_resamples: int = Field(default=10_000, ge=100)
 
 

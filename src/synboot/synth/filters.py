@@ -29,7 +29,9 @@ class TextFilterConfig(Config):
     """Thresholds of the text filters."""
 
     keep_unfinished: bool = False
-    """Keep documents that were cut at the length limit instead of ending by themselves."""
+    """Keep documents that were cut at the length limit instead of ending by themselves: right
+    where real documents, too, are mostly longer than the room that a row leaves for d2. They are
+    trained on like any other, with END as the border to the next."""
     min_tokens: int = Field(default=8, ge=1)
     max_repetition: float = Field(default=0.5, ge=0, le=1)
     """Share of a text's 4-token windows that repeat an earlier one, at most."""
