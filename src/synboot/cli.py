@@ -102,6 +102,8 @@ def _run(
         return
     result = run_recipe(recipe, runs, display=display_for(sys.stderr), until=until)
     if result is None:
+        described = describe_run(recipe, runs, until)
+        print(json.dumps(described, indent=2) if json_output else _stage_table(described))
         return
     if json_output:
         print(json.dumps(result, indent=2))
@@ -144,7 +146,9 @@ def _comparison_table(result: dict[str, Any]) -> str:
     for arm, facts in result["arms"].items():
         test = facts["test"]
         gain = result["comparisons"].get(arm, {}).get("bits_per_byte")
-        shown = f"{gain['gain']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]" if gain else ""
+        shown = f"{gain['gain']:+.4f}" if gain else ""
+        if gain and gain["low"] is not None:
+            shown += f" [{gain['low']:+.4f}, {gain['high']:+.4f}]"
         lines.append(
             f"{arm:12} {test['bits_per_byte']:9.4f} {test['nats_per_token']:10.4f} "
             f"{test['perplexity']:10.2f}  {shown}".rstrip()

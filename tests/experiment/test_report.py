@@ -87,7 +87,7 @@ def sample_result(seeds: int = 1) -> dict[str, Any]:
         "corpus": {
             "documents": {"train": 2611, "valid": 140, "test": 149},
             "bytes": {"train": 1_600_123, "valid": 91_200, "test": 98_311},
-            "duplicates": 12,
+            "exact_duplicates": {"train": 10, "valid": 1, "test": 1},
             "near_heldout": 5,
             "bad": {"no text": 2},
         },

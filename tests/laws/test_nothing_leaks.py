@@ -74,6 +74,27 @@ def test_pairs_and_seeds_are_unique_documents(
     assert set(rows["seed_id"].to_pylist()) <= unique
 
 
+def test_overlap_with_heldout_text_is_reported(
+    artifacts: dict[str, Path], result: dict[str, Any]
+) -> None:
+    test = Documents(artifacts["corpus"] / "test.arrow")
+    heldout = set().union(*(reference_windows(t) for t in test.texts(0, len(test))))
+    rows = pq.read_table(artifacts["synthesize"] / "synthetic.parquet")["text"].to_pylist()
+    windows = [reference_windows(text) for text in rows]
+    reported = result["synthetic"]["heldout_overlap"]
+    assert reported["windows"] == sum(map(len, windows))
+    assert reported["windows_found"] == sum(len(w & heldout) for w in windows)
+    assert reported["documents"] == sum(bool(w & heldout) for w in windows)
+
+
+def test_ledger_has_every_stage(result: dict[str, Any]) -> None:
+    assert {entry["label"] for entry in result["ledger"]} == set(result["stages"])
+    costly = {entry["stage"] for entry in result["ledger"] if entry["flops"] > 0}
+    assert costly == {"embed", "neighbours", "pretrain", "tune", "synthesize", "evaluate"}
+    for entry in result["ledger"]:
+        assert ("validation_flops" in entry) == (entry["stage"] in ("pretrain", "tune"))
+
+
 def test_unique_budget_within_oracle(artifacts: dict[str, Path], result: dict[str, Any]) -> None:
     groups = _training(artifacts).groups(0, result["oracle"]["documents"])
     unique = result["unique"]["documents"]
@@ -111,6 +132,10 @@ def test_synthetic_rows_carry_their_lineage(artifacts: dict[str, Path]) -> None:
         assert (row["license"], row["source"]) == (seed.license, seed.source)
         assert row["synthesizer"] == tune
         assert json.loads(row["corpus_licenses"]) == ["CC0-1.0", "MIT"]
+        assert json.loads(row["corpus_sources"]) == ["generated"]
+        assert row["max_tokens"] == 24
+        for score in ("repetition", "seed_overlap", "corpus_overlap", "draw_overlap"):
+            assert 0 <= row[score] <= 1
         assert row["verdict"] == "keep"
         assert row["finish_reason"] in ("end", "length")
     assert len({row["id"] for row in rows}) == len(rows)

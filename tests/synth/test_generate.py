@@ -13,7 +13,7 @@ from synboot.core.rng import rng
 from synboot.data.tokenizer import END, TextTokenizer, train_tokenizer
 from synboot.synth.engine import Completion, Request, SamplingConfig
 from synboot.synth.filters import CorpusWindows, TextFilterConfig
-from synboot.synth.generate import Prefix, Row, SeedDocument, draw, licenses_of
+from synboot.synth.generate import Prefix, Row, SeedDocument, distinct, draw
 from synboot.synth.template import prompt
 
 CONTEXT = 32
@@ -290,6 +290,6 @@ def test_a_need_of_nothing_is_met(tokenizer: TextTokenizer) -> None:
         prefix.add(kept_row("text"), "the seed")
 
 
-def test_licenses_of() -> None:
-    assert json.loads(licenses_of(["MIT", None, "CC0", "MIT", ""])) == ["CC0", "MIT"]
-    assert licenses_of([]) == licenses_of([None]) == "[]"
+def test_distinct() -> None:
+    assert json.loads(distinct(["MIT", None, "CC0", "MIT", ""])) == ["CC0", "MIT", None]
+    assert (distinct([]), distinct([None])) == ("[]", "[null]")

@@ -64,6 +64,7 @@ class _Problem(Exception):
         self.kind = kind
 
 
+_UNEXPECTED_ID = "unexpected_id"
 OnBad = Literal["stop", "skip"]
 _Load = Callable[[], Any]  # gives one record or raises _Problem; a reader goes on after it
 
@@ -125,7 +126,9 @@ def read_documents_by_file(
             try:
                 document = parse(load(), f"{label}:{number}")
             except _Problem as problem:
-                if on_bad == "stop":
+                # After a first record without an id, skipping those that have one would lose the
+                # whole corpus.
+                if on_bad == "stop" or problem.kind == _UNEXPECTED_ID:
                     raise BadInput(f"{file}, {_unit(file)} {number}: {problem}") from None
                 if bad is not None:
                     bad[problem.kind] += 1
@@ -168,6 +171,8 @@ class _Parser:
         if key in self._taken:
             raise _Problem("duplicate_id", f"field {fields.id}: the id {identifier!r} is taken")
         self._taken.add(key)
+        if self._ids_are_made is None:  # the first good record speaks for all
+            self._ids_are_made = identifier == made_id
         for name in (fields.text, fields.group, None if self._ids_are_made else fields.id, *own):
             place = None if name is None else _locate(record, name)
             if place is not None:
@@ -181,12 +186,11 @@ class _Parser:
             return None
         place = _locate(record, field)
         has_one = place is not None and place[0][place[1]] is not None
-        if self._ids_are_made is None:
-            self._ids_are_made = not has_one
-        if not self._ids_are_made:
+        made = not has_one if self._ids_are_made is None else self._ids_are_made
+        if not made:
             return _name(field, _value(record, field))
         if has_one:
-            raise _Problem("unexpected_id", f"field {field}: expected none, as in the first record")
+            raise _Problem(_UNEXPECTED_ID, f"field {field}: expected none, as in the first record")
         return None
 
 

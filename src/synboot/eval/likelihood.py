@@ -7,8 +7,9 @@ context; every token is scored once, in the window where it has most to look bac
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +70,6 @@ def score_documents(
     precision: str = "float32",
     batch_tokens: int = 4096,
     progress: ReportProgress = ignore_progress,
-    check_stop: Callable[[], None] = lambda: None,
 ) -> Likelihoods:
     """Nats of each document's tokens (ids without END) under `model`, any causal LM."""
     model.eval().to(device)
@@ -78,7 +78,6 @@ def score_documents(
     nats = np.zeros(len(documents))
     done = 0
     while done < len(windows):
-        check_stop()
         batch = _next_batch(windows, done, batch_tokens)
         length = batch[-1].stop - batch[-1].start
         inputs = np.full((len(batch), length), end_id, dtype=np.int64)
@@ -110,7 +109,7 @@ def score_documents(
 def _next_batch(windows: Sequence[Window], first: int, batch_tokens: int) -> list[Window]:
     """The longest run of windows whose padded batch stays within `batch_tokens`."""
     batch: list[Window] = []
-    for window in windows[first:]:
+    for window in itertools.islice(windows, first, None):
         if batch and (window.stop - window.start) * (len(batch) + 1) > batch_tokens:
             break
         batch.append(window)

@@ -73,8 +73,7 @@ class _Numerics:
 def _numerics(recipe: Recipe) -> _Numerics:
     runtime = recipe.runtime
     device = resolve_device(runtime.device)
-    torch = importlib.metadata.version("torch")
-    shared = {"device": device.type, "torch": torch}
+    shared = {"device": device.type, "attention": "sdpa"} | _versions("torch", "transformers")
     precision = resolve_precision(runtime.precision, device)
     return _Numerics(
         training={
@@ -83,9 +82,24 @@ def _numerics(recipe: Recipe) -> _Numerics:
             "precision": precision,
             "micro_rows": runtime.micro_rows,
         },
-        parts={"threads": 1, "part_documents": runtime.part_documents},
+        parts={"threads": 1, "part_documents": runtime.part_documents}
+        | _versions("numpy", "scipy", "scikit-learn", "tokenizers"),
         draws={**shared, "threads": 1, "slots": runtime.slots, "part_draws": runtime.part_draws},
     )
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    """The libraries whose next version may round otherwise."""
+    return {package: importlib.metadata.version(package) for package in packages}
+
+
+def _loop(settings: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """A training stage's loop. With dropout, masks depend on how a batch is cut into micro-batches
+    by more than rounding, so the cut is part of what the stage is."""
+    loop = {"loop": loop_settings(settings)}
+    if settings["dropout"] > 0 and recipe.runtime.micro_rows is not None:
+        return loop | {"micro_rows": recipe.runtime.micro_rows}
+    return loop
 
 
 def corpus_file(recipe: Recipe, runs: Path) -> str:
@@ -163,7 +177,7 @@ def _plan_bootstrap(plan: Plan, numerics: _Numerics) -> None:
         TuneStage(
             {
                 "model": model,
-                "loop": loop_settings(settings),
+                **_loop(settings, recipe),
                 "passes": settings["passes"],
                 "validation_fraction": settings["validation_fraction"],
                 "initial_checkpoint": settings["initial_checkpoint"],
@@ -207,7 +221,7 @@ def _pretrain(plan: Plan, arm: ArmName, seed: int, numerics: _Numerics) -> Pretr
     return PretrainStage(
         {
             "model": recipe.model.model_dump(mode="json"),
-            "loop": recipe.pretrain.model_dump(mode="json"),
+            **_loop(recipe.pretrain.model_dump(mode="json"), recipe),
             "sources": arm_sources(arm, recipe.budget),
         },
         inputs,
@@ -228,7 +242,7 @@ def _evaluate(plan: Plan, run: Run, pretrain: Stage, numerics: _Numerics) -> Eva
         },
         {**plan.corpus, "pretrain": pretrain},
         seed=recipe.seed,
-        numerics=numerics.training,
+        numerics=numerics.training | {"precision": "float32"},
         label=f"evaluate {run[0]}, seed {run[1]}",
     )
 

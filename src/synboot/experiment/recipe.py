@@ -154,13 +154,20 @@ class ExperimentConfig(Config):
         return self
 
 
+def _num_cpus() -> int:
+    """The processors that this process may use, which a container may limit."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class RuntimeConfig(Config):
     """How the machine is used: no part of any identity. Device, precision, threads, slots, micro
     rows and part sizes are numerics: recorded, and fixed while a stage is unfinished."""
 
-    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    workers: int = Field(default_factory=_num_cpus, ge=1)
     """Processes that share the parts of a stage."""
-    threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    threads: int = Field(default_factory=_num_cpus, ge=1)
     """Threads of a training process; the processes of parts have one each."""
     device: DeviceName = "auto"
     precision: Precision = "auto"

@@ -85,6 +85,7 @@ def render(data: ReportData) -> str:
         seeds=_seeds(result),
         figures=_figures(data),
         totals=_ledger_totals(result),
+        duplicates=sum(_numbers((result["corpus"].get("exact_duplicates") or {}).values())),
         bad_records=sum(_numbers((result["corpus"].get("bad") or {}).values())),
         pair_counts=_counts(pairs.get("counts")),
         kept_pairs=_samples(pairs, "kept_samples"),
@@ -179,9 +180,11 @@ def _seeds(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _ledger_totals(result: Mapping[str, Any]) -> dict[str, float]:
-    """FLOPs of all ledger entries of each arm; a shared entry counts in full for each."""
+    """FLOPs of an arm's ledger entries but for evaluation, which is no part of any method; a
+    shared entry counts in full for each arm."""
+    ledger = [e for e in result.get("ledger") or [] if e["stage"] != "evaluate"]
     return {
-        arm: sum(_numbers(e.get("flops") for e in result.get("ledger") or [] if arm in e["arms"]))
+        arm: sum(_numbers(e.get("flops") for e in ledger if arm in e["arms"]))
         for arm in result["arms"]
     }
 

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
+
 from synboot.core.storage import read_json
+from synboot.data.ngrams import window_hashes
 from synboot.experiment.plan import Plan
 from synboot.experiment.report import ReportData
-from synboot.experiment.stages.corpus import largest_oracle_multiple, oracle_facts
+from synboot.experiment.stages.corpus import (
+    heldout_documents,
+    largest_oracle_multiple,
+    oracle_facts,
+)
 from synboot.experiment.stages.evaluation import read_scores
 from synboot.experiment.statistics import (
+    MIN_DOCUMENTS,
     Interval,
     Metric,
     Scores,
@@ -45,7 +54,7 @@ def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
     bytes."""
     recipe = plan.recipe
     counts = {name: artifacts[stage.id].counts for name, stage in plan.corpus.items()}
-    vocab_size = counts["tokenizer"]["vocab_size"]
+    vocab_size, unique = counts["tokenizer"]["vocab_size"], counts["tokens"]["unique"]
     everything, rest = num_parameters(shape_of(recipe.model.preset), vocab_size)
     scores = {run: read_scores(artifacts[stage.id]) for run, stage in plan.evaluate.items()}
     mean: dict[str, Scores] = {
@@ -59,9 +68,11 @@ def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
         "corpus": counts["corpus"],
         "unique": {
             "requested_tokens": recipe.budget.unique_tokens,
-            "tokens": counts["tokens"]["unique"]["tokens"],
-            "documents": counts["tokens"]["unique"]["documents"],
+            "tokens": unique["tokens"],
+            "documents": unique["documents"],
             "bytes": counts["tokenizer"]["unique_bytes"],
+            "mean_document_tokens": unique["tokens"] / unique["documents"],
+            "mean_document_tokens_of_rest": _mean_of_rest(counts["tokens"]),
         },
         "oracle": None,
         "model": {
@@ -94,7 +105,7 @@ def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
         }
     if plan.bootstrap:
         result |= _bootstrap_facts(plan, artifacts)
-    result["caveats"] = _caveats(result)
+    result["caveats"] = _caveats(result) + _unequal_numerics(plan, artifacts)
     return result
 
 
@@ -118,7 +129,29 @@ def _bootstrap_facts(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
             **synthesize,
             "share_requested": budget.synthetic_share,
             "share": synthesize["tokens"] / budget.training_tokens,
+            "heldout_overlap": _heldout_overlap(plan, artifacts),
         },
+    }
+
+
+def _heldout_overlap(plan: Plan, artifacts: Artifacts) -> dict[str, float | int]:
+    """How much of the synthetic text stands in the held-out text: reported, never filtered."""
+    corpus = artifacts[plan.corpus["corpus"].id]
+    heldout = heldout_documents(corpus, plan.recipe.evaluate.split)
+    texts = heldout.texts(0, len(heldout))
+    known = np.unique(np.concatenate([window_hashes(text) for text in texts]))
+    synthetic = artifacts[plan.bootstrap["synthesize"].id].file("synthetic.parquet")
+    total = found = documents = 0
+    for batch in pq.ParquetFile(synthetic).iter_batches(columns=["text"]):
+        for text in batch["text"].to_pylist():
+            windows = window_hashes(text)
+            inside = int(np.isin(windows, known).sum())
+            total, found, documents = total + len(windows), found + inside, documents + (inside > 0)
+    return {
+        "windows": total,
+        "windows_found": found,
+        "share": found / max(total, 1),
+        "documents": documents,
     }
 
 
@@ -160,7 +193,7 @@ def _comparisons(plan: Plan, mean: Mapping[str, Scores]) -> dict[str, Any]:
         return {}
     return {
         arm: {
-            metric: _interval(
+            metric: _gain(
                 paired_bootstrap(
                     mean["repetition"],
                     scores,
@@ -168,7 +201,7 @@ def _comparisons(plan: Plan, mean: Mapping[str, Scores]) -> dict[str, Any]:
                     seed=plan.recipe.seed,
                     num_resamples=plan.recipe.evaluate.bootstrap_resamples,
                 ),
-                "gain",
+                len(scores.ids),
             )
             for metric in METRICS
         }
@@ -199,8 +232,11 @@ def _recovered(plan: Plan, mean: Mapping[str, Scores]) -> dict[str, Any] | None:
     return found
 
 
-def _interval(interval: Interval, name: str) -> dict[str, float]:
-    return {name: interval.estimate, "low": interval.low, "high": interval.high}
+def _gain(interval: Interval, num_documents: int) -> dict[str, float | None]:
+    """A gain; without an interval where the documents are too few to resample."""
+    if num_documents < MIN_DOCUMENTS:
+        return {"gain": interval.estimate, "low": None, "high": None}
+    return {"gain": interval.estimate, "low": interval.low, "high": interval.high}
 
 
 def _ledger(plan: Plan, artifacts: Artifacts) -> list[dict[str, Any]]:
@@ -222,7 +258,8 @@ def _ledger(plan: Plan, artifacts: Artifacts) -> list[dict[str, Any]]:
         counts = artifacts[stage.id].counts
         tokens = next((counts[name] for name in _TOKEN_COUNTS if name in counts), None)
         entry = {"stage": stage.name, "label": stage.label, "arms": arms_of[stage.id]}
-        ledger.append({**entry, "tokens": tokens, "flops": counts.get("flops", 0)})
+        validation = {k: counts[k] for k in ("validation_flops",) if k in counts}
+        ledger.append({**entry, "tokens": tokens, "flops": counts["flops"]} | validation)
     return ledger
 
 
@@ -243,6 +280,24 @@ def _synthetic_facts(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
     }
 
 
+def _mean_of_rest(tokens: Mapping[str, Any]) -> float | None:
+    """Mean tokens of the training documents that are not in the unique budget."""
+    documents = tokens["train"]["documents"] - tokens["unique"]["documents"]
+    rest = tokens["train"]["tokens"] - tokens["unique"]["tokens"]
+    return rest / documents if documents else None
+
+
+def _unequal_numerics(plan: Plan, artifacts: Artifacts) -> list[str]:
+    """A caveat for every setting in which compared models were not trained alike."""
+    caveats = []
+    numerics = [artifacts[stage.id].manifest["numerics"] for stage in plan.pretrain.values()]
+    for name in sorted({key for own in numerics for key in own}):
+        values = list(dict.fromkeys(str(own.get(name)) for own in numerics))
+        if len(values) > 1:
+            caveats.append(f"The arms were not all trained with the same {name}: {values}.")
+    return caveats
+
+
 def _caveats(result: Mapping[str, Any]) -> list[str]:
     """What a reader must know before believing a figure of this run."""
     seeds = {len(arm["seeds"]) for arm in result["arms"].values()}
@@ -254,6 +309,19 @@ def _caveats(result: Mapping[str, Any]) -> list[str]:
         f"Models of {result['model']['parameters']:,} parameters and corpora of "
         f"{result['unique']['tokens']:,} tokens are far from the paper's scale.",
     ]
+    unique = result["unique"]
+    if unique["tokens"] < 0.95 * unique["requested_tokens"]:
+        caveats.append(
+            f"Whole groups of documents fill only {unique['tokens']:,} of the "
+            f"{unique['requested_tokens']:,} unique tokens asked for."
+        )
+    mean, rest = unique["mean_document_tokens"], unique["mean_document_tokens_of_rest"]
+    if rest is not None and not 0.8 < mean / rest < 1.25:
+        caveats.append(
+            f"Documents of the unique budget are {mean:.0f} tokens long on average and the "
+            f"oracle's other documents {rest:.0f}: groups that fit a small budget are not like "
+            "all groups, and part of the oracle's gain may be that difference."
+        )
     tuned = result.get("synthesizer")
     if tuned and tuned["validation_loss_best"] >= tuned["validation_loss_start"]:
         caveats.append(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 from transformers.utils import logging as transformers_logging
 
@@ -134,7 +135,10 @@ def save_model(model: Any, directory: Path) -> None:
         top_p=1.0,
         top_k=0,
     )
-    model.save_pretrained(directory, safe_serialization=True)
+    try:
+        model.save_pretrained(directory, safe_serialization=True)
+    except SafetensorError as error:  # a full disk, for one
+        raise OSError(f"{directory}: {error}") from error
     file = directory / "config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
     if "rope_parameters" in config:

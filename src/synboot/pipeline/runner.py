@@ -220,7 +220,8 @@ class Runner:
         if satisfied():
             return prefix
         todo = (index for index in range(limit) if index not in committed)
-        if self.workers == 1 or len(committed) + 1 == limit:
+        workers = min(self.workers, stage.max_workers or self.workers)
+        if workers == 1 or len(committed) + 1 == limit:
             for index in todo:
                 counts = stage_part(stage, _for_worker(context), index)
                 committed.add(index)
@@ -239,7 +240,7 @@ class Runner:
         try:
             while not satisfied():
                 self._raise_if_stopped(context)
-                for index in itertools.islice(todo, self.workers - len(running)):
+                for index in itertools.islice(todo, workers - len(running)):
                     running[index] = self._submit(stage, context, index)
                 done, _ = wait(running.values(), return_when=FIRST_COMPLETED)
                 for index in [index for index, future in running.items() if future in done]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from synboot.core.errors import SynbootError
+from synboot.core.errors import Incomplete, SynbootError
 from synboot.core.events import ReportProgress
 from synboot.core.storage import digest, read_json
 
@@ -73,6 +73,12 @@ class Context:
     """True once a signal asked for a clean end; long loops save and raise `Incomplete`."""
     emit: Callable[..., None]
 
+    def advance(self, done: float, total: float, note: str) -> None:
+        """Report progress from work without checkpoints; raises Incomplete if asked to stop."""
+        if self.should_stop():
+            raise Incomplete("stopped; this stage begins again")
+        self.progress(done, total, note)
+
     @property
     def scratch(self) -> Path:
         """Where unfinished work is kept (checkpoints, parts)."""
@@ -94,6 +100,8 @@ class Stage(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int]
+    max_workers: int | None = None
+    """At most so many processes for the parts, however many the runner has."""
 
     def __init__(
         self,

@@ -1,7 +1,8 @@
 """Which sampled texts become synthetic documents: filters with reasons (law 8).
 
 Thresholds are shares of tokens and of word windows, never lists of words, so that they hold for
-any language that `\\w` covers.
+any language that parts its words by spaces; others (Chinese, Japanese, Thai) have one long
+"word" a clause, and copies are found only where whole clauses are copied.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ class Draft:
     def seed_overlap(self) -> float:
         """Share of the text's 13-word windows that stand in the seed document; 1.0 if all of it
         does, up to case, white space and punctuation (which catches texts of few words)."""
-        if bare(self.text or "") in bare(self.seed_text):
+        letters = bare(self.text or "")
+        if letters and letters in bare(self.seed_text):
             return 1.0
         return share_found(self.windows, window_hashes(self.seed_text))
 
@@ -85,7 +87,7 @@ def text_filters(config: TextFilterConfig, corpus: CorpusWindows) -> list[TextFi
         return Drop("invalid_utf8", 1.0) if draft.text is None else KEEP
 
     def too_short(draft: Draft) -> Verdict:
-        short = len(draft.tokens) < config.min_tokens or not (draft.text or "").strip()
+        short = len(draft.tokens) < config.min_tokens or not bare(draft.text or "")
         return Drop("too_short", float(len(draft.tokens))) if short else KEEP
 
     def repetitive(draft: Draft) -> Verdict:
@@ -128,15 +130,17 @@ class EarlierDraws:
         self._limit = max_draw_overlap
         self._bare: set[bytes] = set()
         self._windows: set[int] = set()
+        self.last_overlap = 0.0
+        """Share of the last text's windows found in what was kept before it; 1.0 for a copy."""
 
     def __call__(self, text: str) -> Verdict:
         """The verdict; a kept text counts as earlier from now on."""
         digest = _bare_digest(text)
-        if digest in self._bare:
-            return Drop("draw_duplicate", 1.0)
         windows = window_hashes(text).tolist()
-        share = sum(window in self._windows for window in windows) / max(len(windows), 1)
-        if share > self._limit:
+        found = sum(window in self._windows for window in windows)
+        share = 1.0 if digest in self._bare else found / max(len(windows), 1)
+        self.last_overlap = share
+        if share > min(self._limit, _WHOLE):
             return Drop("draw_duplicate", share)
         self._bare.add(digest)
         self._windows.update(windows)

@@ -157,7 +157,15 @@ class Prefix:
         cut = len(ids) > left
         text = _readable(self.tokenizer, ids[:left]) if cut else row["text"]
         self.documents.append(ids[:left])
-        self.rows.append(row | {"text": text, "num_tokens": min(len(ids), left), "cut": cut})
+        self.rows.append(
+            row
+            | {
+                "text": text,
+                "num_tokens": min(len(ids), left),
+                "cut": cut,
+                "draw_overlap": self._earlier.last_overlap,
+            }
+        )
         self.num_tokens += min(len(ids), left)
 
     def draws_per_seed(self) -> int:
@@ -165,6 +173,7 @@ class Prefix:
         return self._draws
 
 
-def licenses_of(licenses: Sequence[str | None]) -> str:
-    """The distinct licences of the documents a synthesizer saw, as a JSON list."""
-    return json.dumps(sorted({name for name in licenses if name}))
+def distinct(names: Sequence[str | None]) -> str:
+    """The distinct licences, or sources, of the documents a synthesizer saw, as a JSON list; null
+    stands last where some document has none."""
+    return json.dumps(sorted({name for name in names if name}) + [None] * (None in names))

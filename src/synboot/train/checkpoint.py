@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from synboot.core.storage import (
     atomic_directory,
@@ -58,12 +58,18 @@ def save_checkpoint(
     for leftover in {*checkpoints(directory), *directory.glob(".step-*")} - {*before}:
         shutil.rmtree(leftover)
     with atomic_directory(path) as temporary:
-        save_file(weights_of(model), temporary / "model.safetensors")
-        save_file(_optimizer_tensors(optimizer), temporary / "optimizer.safetensors")
+        write_tensors(temporary / "model.safetensors", weights_of(model))
+        write_tensors(temporary / "optimizer.safetensors", _optimizer_tensors(optimizer))
         write_json(temporary / "state.json", asdict(state))
         if best is not None and best.is_file():
             _link(best, temporary / _BEST)
         write_json(temporary / "checksums.json", describe_files(temporary))
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write a safetensors file. Raises OSError where the disk is full, as safetensors' own writer
+    does not."""
+    path.write_bytes(save(tensors))
 
 
 def checkpoints(directory: Path) -> list[Path]:

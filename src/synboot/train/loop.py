@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from safetensors.torch import save_file
 from torch.nn import functional
 
 from synboot.core.errors import Incomplete, SynbootError
@@ -19,7 +18,13 @@ from synboot.core.events import ReportProgress, ignore_progress
 from synboot.core.rng import seed_for
 from synboot.core.storage import fsync_path
 from synboot.data.batches import IGNORED, Batch, Batches, Rows
-from synboot.train.checkpoint import TrainState, load_checkpoint, save_checkpoint, weights_of
+from synboot.train.checkpoint import (
+    TrainState,
+    load_checkpoint,
+    save_checkpoint,
+    weights_of,
+    write_tensors,
+)
 from synboot.train.device import autocast
 from synboot.train.optim import OptimConfig, learning_rate, new_optimizer
 
@@ -199,7 +204,7 @@ def _log(state: TrainState, validation_loss: float) -> None:
 def _save_best(model: torch.nn.Module, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    save_file(weights_of(model), temporary)
+    write_tensors(temporary, weights_of(model))
     fsync_path(temporary)
     temporary.replace(path)
 

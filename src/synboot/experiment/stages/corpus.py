@@ -11,7 +11,7 @@ import numpy as np
 from synboot.core.errors import BadInput
 from synboot.data.budget import fit_budget_with_bpe, keyed_groups
 from synboot.data.corpus import Documents
-from synboot.data.splits import build_corpus
+from synboot.data.splits import SPLITS, build_corpus, corpus_bytes_digest
 from synboot.data.tokenizer import TextTokenizer
 from synboot.data.tokens import (
     TokenStore,
@@ -21,8 +21,6 @@ from synboot.data.tokens import (
 )
 from synboot.experiment.stages.process import ranges, set_threads
 from synboot.pipeline.stage import Artifact, Context, Counts, Stage
-
-SPLITS = ("train", "valid", "test")
 
 
 def training_documents(corpus: Artifact, tokenizer: Artifact) -> Documents:
@@ -49,9 +47,12 @@ class CorpusStage(Stage):
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
         """Write train.arrow, valid.arrow and test.arrow."""
         options = {key: value for key, value in self.config.items() if key != "content"}
-        return build_corpus(
-            self.path, context.directory, seed=self.seed, progress=context.progress, **options
+        counts: Counts = build_corpus(
+            self.path, context.directory, seed=self.seed, progress=context.advance, **options
         )
+        if corpus_bytes_digest(self.path) != self.config["content"]:
+            raise BadInput(f"{self.path}: the files changed while they were read; begin again")
+        return {**counts, "flops": 0}
 
 
 class TokenizerStage(Stage):
@@ -65,7 +66,7 @@ class TokenizerStage(Stage):
         documents = Documents(context.inputs["corpus"].file("train.arrow"))
         keys, sizes = [], []
         for start, stop in ranges(len(documents), 4096):
-            context.progress(start, len(documents), "reading")
+            context.advance(start, len(documents), "reading")
             groups = documents.groups(start, stop)
             ids = documents.ids(start, stop)
             pairs = zip(groups, ids, strict=True)
@@ -78,6 +79,12 @@ class TokenizerStage(Stage):
             budget_tokens=self.config["unique_tokens"],
             vocab_size=self.config["vocab_size"],
         )
+        wanted = self.config["unique_tokens"]
+        if chosen.num_unique == len(documents) and chosen.num_tokens < 0.95 * wanted:
+            raise BadInput(
+                f"field budget.unique_tokens: {wanted} tokens asked, but all training text has "
+                f"{chosen.num_tokens}; lower it"
+            )
         chosen.tokenizer.save(context.directory)
         np.save(context.directory / "order.npy", chosen.order)
         unique_bytes = sum(sizes[row] for row in chosen.order[: chosen.num_unique].tolist())
@@ -87,6 +94,7 @@ class TokenizerStage(Stage):
             "unique_tokens": chosen.num_tokens,
             "unique_bytes": unique_bytes,
             "tokenizer_documents": chosen.num_tokenizer_documents,
+            "flops": 0,
         }
 
 
@@ -135,6 +143,7 @@ class TokensStage(Stage):
             counts[split] = {"tokens": join_token_stores(context.directory / split, own)}
             counts[split]["documents"] = len(self._documents(context, split))
         counts["tokens"] = sum(counts[split]["tokens"] for split in SPLITS)
+        counts["flops"] = 0
         unique = context.inputs["tokenizer"].counts["unique_documents"]
         store = TokenStore(context.directory / "train")
         counts["unique"] = {"documents": unique, "tokens": store.num_tokens(unique)}

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from synboot.core.errors import Incomplete
 from synboot.data.tokenizer import TextTokenizer
 from synboot.data.tokens import TokenStore
 from synboot.eval.likelihood import score_documents, windows_of
@@ -22,7 +21,7 @@ from synboot.pipeline.stage import Artifact, Context, Counts, Stage
 
 
 class EvaluateStage(Stage):
-    """Scores one checkpoint of one arm on a held-out split."""
+    """Scores one checkpoint of one arm on a held-out split, in float32 wherever it was trained."""
 
     name = "evaluate"
     version = 1
@@ -33,11 +32,6 @@ class EvaluateStage(Stage):
 
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
         """Write scores.parquet: id, num_tokens, num_bytes, nats."""
-
-        def check_stop() -> None:
-            if context.should_stop():
-                raise Incomplete("stopped while scoring")
-
         split, length = self.config["split"], self.config["model"]["context"]
         documents = heldout_documents(context.inputs["corpus"], split)
         texts = documents.texts(0, len(documents))
@@ -50,9 +44,7 @@ class EvaluateStage(Stage):
             context=length,
             end_id=tokenizer.end_id,
             device=torch.device(self.numerics["device"]),
-            precision=self.numerics["precision"],
-            progress=context.progress,
-            check_stop=check_stop,
+            progress=context.advance,
         )
         table = pa.table(
             {

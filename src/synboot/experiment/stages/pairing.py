@@ -152,4 +152,4 @@ class PairsStage(Stage):
             "dropped_samples": [s for group in pairs.tally.samples.values() for s in group],
         }
         write_json(context.directory / "samples.json", samples)
-        return {"candidates": len(pairs.candidates), **statistics["counts"]}
+        return {"candidates": len(pairs.candidates), **statistics["counts"], "flops": 0}

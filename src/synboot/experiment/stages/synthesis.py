@@ -25,7 +25,7 @@ from synboot.model.flops import sampling_flops
 from synboot.pipeline.stage import Context, Counts, Stage
 from synboot.synth.engine import SamplingConfig, SlotEngine
 from synboot.synth.filters import CorpusWindows, TextFilterConfig
-from synboot.synth.generate import Prefix, Row, SeedDocument, draw, licenses_of
+from synboot.synth.generate import Prefix, Row, SeedDocument, distinct, draw
 from synboot.synth.template import prompt
 
 _SAMPLES = 20
@@ -52,7 +52,10 @@ _EXTRA_FIELDS = [
     ("temperature", pa.float64()),
     ("top_p", pa.float64()),
     ("top_k", pa.int64()),
+    ("max_tokens", pa.int64()),
+    ("draw_overlap", pa.float64()),
     ("corpus_licenses", pa.string()),
+    ("corpus_sources", pa.string()),
 ]
 
 
@@ -86,6 +89,8 @@ class SynthesizeStage(Stage):
     def __init__(self, *arguments: Any, max_draws_per_seed: int, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.max_draws_per_seed = max_draws_per_seed
+        if self.numerics["device"] != "cpu":
+            self.max_workers = 1  # the processes would share one device and its memory
         self._prefix: Prefix | None = None
         self._gathered = 0
 
@@ -164,6 +169,7 @@ class SynthesizeStage(Stage):
 
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
         """Write synthetic.parquet, tokens/ and samples.json."""
+        _open_workshop.cache_clear()  # training, which comes next, needs the memory
         prefix = self._gather(context, parts)
         if not prefix.full:
             raise GateFellShort(
@@ -174,13 +180,15 @@ class SynthesizeStage(Stage):
             )
         documents = self._documents(context)
         unique = context.inputs["tokenizer"].counts["unique_documents"]
-        seen = [documents[i].license for i in range(unique)]
+        seen = [documents[i] for i in range(unique)]
         extra = {
             "synthesizer": context.inputs["tune"].id,
             "temperature": self.config["sampling"]["temperature"],
             "top_p": self.config["sampling"]["top_p"],
             "top_k": self.config["sampling"]["top_k"],
-            "corpus_licenses": licenses_of(seen),
+            "max_tokens": self.config["sampling"]["max_tokens"],
+            "corpus_licenses": distinct([document.license for document in seen]),
+            "corpus_sources": distinct([document.source for document in seen]),
         }
         schema = pa.schema(_CANDIDATE_FIELDS + _EXTRA_FIELDS)
         table = pa.Table.from_pylist([row | extra for row in prefix.rows], schema=schema)

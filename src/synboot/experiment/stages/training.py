@@ -57,6 +57,7 @@ class _TrainingStage(Stage):
             emit=context.emit,
         )
         tokenizer = TextTokenizer.load(context.inputs["tokenizer"].path)
+        self._vocab_size = tokenizer.vocab_size
         model.to("cpu")
         for rule in ("last", "best"):
             if rule == "best":
@@ -66,8 +67,11 @@ class _TrainingStage(Stage):
         write_json(context.directory / "history.json", state.history)
         return state
 
-    def _state_counts(self, state: TrainState) -> Counts:
+    def _state_counts(self, state: TrainState, validation: Mixture | PairRows) -> Counts:
+        shape = shape_of(self.config["model"]["preset"])
+        once = training_flops(shape, self._vocab_size, validation.row_lengths()) // 3
         return {
+            "validation_flops": once * len(state.history),
             "steps": state.step,
             "trained_tokens": state.tokens,
             "best_step": state.best_step,
@@ -79,8 +83,8 @@ class _TrainingStage(Stage):
 class PretrainStage(_TrainingStage):
     """Trains a fresh model on a mixture of real and synthetic text.
 
-    Config `sources`: list of {name, documents: unique | oracle | synthetic, tokens} with
-    `oracle_multiple` beside it; the token budget is their sum.
+    Config `sources`: list of {documents: unique | oracle | synthetic, tokens}, with `multiple` for
+    the oracle; the token budget is their sum.
     """
 
     name = "pretrain"
@@ -120,7 +124,7 @@ class PretrainStage(_TrainingStage):
         if state.tokens != mixture.num_tokens:
             raise AssertionError(f"trained {state.tokens} tokens of {mixture.num_tokens}")
         flops = training_flops(shape, tokenizer.vocab_size, mixture.row_lengths())
-        return self._state_counts(state) | {"mixture": mixture.plan(), "flops": flops}
+        return self._state_counts(state, validation) | {"mixture": mixture.plan(), "flops": flops}
 
 
 class TuneStage(_TrainingStage):
@@ -164,7 +168,7 @@ class TuneStage(_TrainingStage):
         state = self._train(context, model, rows, validation)
         base = context.inputs["base"].counts
         step = base["best_step"] if rule == "best" else base["steps"]
-        return self._state_counts(state) | {
+        return self._state_counts(state, validation) | {
             "initial_weights": f"base model, {rule} checkpoint (step {step})",
             "initial_validation_loss": start,
             "training_pairs": len(split.training),
