@@ -225,7 +225,8 @@ def test_whatever_the_lines_hold_skip_goes_on(
     try:
         documents = list(read_documents(files, group_field="meta.g", on_bad="skip", bad=bad))
     except BadInput as error:
-        assert "field id: expected none, as in the first record" in str(error)
+        if "field id: expected none, as in the first record" not in str(error):
+            raise
         return
     filled = [line for line in path.read_bytes().split(b"\n") if line and not line.isspace()]
     assert len(documents) + bad.total() == len(filled)

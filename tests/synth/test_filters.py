@@ -172,7 +172,7 @@ def test_below_13_words() -> None:
 def test_an_empty_corpus_and_an_empty_seed() -> None:
     assert verdict(draft(seed_text=""), corpus=[]) == KEEP
     assert verdict(draft(), corpus=[""]) == KEEP
-    assert verdict(draft("?!", seed_text="..."), corpus=[]) == Drop("too_short", 2.0)
+    assert verdict(draft("?!", seed_text="..."), corpus=[]) == Drop("too_short", 50.0)
 
 
 def test_the_cheapest_reason_comes_first() -> None:

@@ -17,6 +17,7 @@ from synboot.train.checkpoint import (
     put_weights,
     save_checkpoint,
     weights_of,
+    write_tensors,
 )
 from synboot.train.optim import OptimConfig, new_optimizer
 
@@ -175,7 +176,7 @@ def test_a_save_that_fails_leaves_the_checkpoint_before(
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("synboot.train.checkpoint.save_file", full_disk)
+    monkeypatch.setattr("synboot.train.checkpoint.write_tensors", full_disk)
     with pytest.raises(OSError, match="No space"):
         save_checkpoint(tmp_path, TrainState(step=3), *new_run())
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
@@ -247,3 +248,10 @@ def test_weights_that_lack_a_name_are_refused() -> None:
     del weights["model.norm.weight"]
     with pytest.raises(KeyError, match=r"model\.norm\.weight"):
         put_weights(model, weights)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_an_oserror() -> None:
+    """So that the program can say it in a line; safetensors' own writer raises something else."""
+    with pytest.raises(OSError, match="No space left"):
+        write_tensors(Path("/dev/full"), {"weight": torch.zeros(8192)})
