@@ -324,9 +324,9 @@ def _caveats(result: Mapping[str, Any]) -> list[str]:
         )
     if result.get("pairs") and result["pairs"]["kept"] < 0.25 * unique["documents"]:
         caveats.append(
-            f"Only {result['pairs']['kept']} pairs were kept among {unique['documents']} documents: "
-            "the synthesizer learned next to nothing of how they relate. Read the dropped pairs; "
-            "a lower pairs.min_similarity may be right for this corpus."
+            f"Only {result['pairs']['kept']} pairs were kept among {unique['documents']} "
+            "documents: the synthesizer learned next to nothing of how they relate. Read the "
+            "dropped pairs; a lower pairs.min_similarity may be right for this corpus."
         )
     tuned = result.get("synthesizer")
     if tuned and tuned["validation_loss_best"] >= tuned["validation_loss_start"]:
