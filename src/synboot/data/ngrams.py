@@ -77,10 +77,15 @@ def overlap(a: Hashes, b: Hashes) -> float:
 
 def share_found(windows: Hashes, known: Hashes) -> float:
     """The share of `windows` that the sorted unique array `known` has; 0.0 if either is empty."""
-    if not windows.size or not known.size:
-        return 0.0
+    return count_found(windows, known) / windows.size if windows.size else 0.0
+
+
+def count_found(windows: Hashes, known: Hashes) -> int:
+    """How many of `windows` the sorted unique array `known` has."""
+    if not known.size:
+        return 0
     places = np.minimum(np.searchsorted(known, windows), known.size - 1)
-    return int(np.count_nonzero(known[places] == windows)) / windows.size
+    return int(np.count_nonzero(known[places] == windows))
 
 
 @lru_cache(_WORD_CACHE_ENTRIES)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from synboot.core.storage import read_json
-from synboot.data.ngrams import window_hashes
+from synboot.data.ngrams import count_found, window_hashes
 from synboot.experiment.plan import Plan
 from synboot.experiment.report import ReportData
 from synboot.experiment.stages.corpus import (
@@ -145,7 +145,7 @@ def _heldout_overlap(plan: Plan, artifacts: Artifacts) -> dict[str, float | int]
     for batch in pq.ParquetFile(synthetic).iter_batches(columns=["text"]):
         for text in batch["text"].to_pylist():
             windows = window_hashes(text)
-            inside = int(np.isin(windows, known).sum())
+            inside = count_found(windows, known)
             total, found, documents = total + len(windows), found + inside, documents + (inside > 0)
     return {
         "windows": total,
