@@ -65,7 +65,7 @@ def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
         "schema": 1,
         "recipe": recipe.name,
         "seed": recipe.seed,
-        "corpus": counts["corpus"],
+        "corpus": _without_flops(counts["corpus"]),
         "unique": {
             "requested_tokens": recipe.budget.unique_tokens,
             "tokens": unique["tokens"],
@@ -111,10 +111,10 @@ def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
 
 def _bootstrap_facts(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
     own = {name: artifacts[stage.id].counts for name, stage in plan.bootstrap.items()}
-    synthesize = {k: v for k, v in own["synthesize"].items() if k != "flops"}
+    synthesize = _without_flops(own["synthesize"])
     budget = plan.recipe.budget
     return {
-        "pairs": own["pairs"],
+        "pairs": _without_flops(own["pairs"]),
         "synthesizer": {
             "initial_weights": own["tune"]["initial_weights"],
             "validation_loss_start": own["tune"]["initial_validation_loss"],
@@ -132,6 +132,11 @@ def _bootstrap_facts(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
             "heldout_overlap": _heldout_overlap(plan, artifacts),
         },
     }
+
+
+def _without_flops(counts: Mapping[str, Any]) -> dict[str, Any]:
+    """A stage's counts as facts; its FLOPs stand in the ledger."""
+    return {name: value for name, value in counts.items() if name != "flops"}
 
 
 def _heldout_overlap(plan: Plan, artifacts: Artifacts) -> dict[str, float | int]:
