@@ -179,10 +179,14 @@ def _seeds(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def _method_ledger(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The ledger without evaluation, which every arm has and no method needs."""
+    return [entry for entry in result.get("ledger") or [] if entry["stage"] != "evaluate"]
+
+
 def _ledger_totals(result: Mapping[str, Any]) -> dict[str, float]:
-    """FLOPs of an arm's ledger entries but for evaluation, which is no part of any method; a
-    shared entry counts in full for each arm."""
-    ledger = [e for e in result.get("ledger") or [] if e["stage"] != "evaluate"]
+    """FLOPs of each arm's method; an entry that arms share counts in full for each of them."""
+    ledger = _method_ledger(result)
     return {
         arm: sum(_numbers(e.get("flops") for e in ledger if arm in e["arms"]))
         for arm in result["arms"]
@@ -204,7 +208,7 @@ def _figures(data: ReportData) -> dict[str, dict[str, Markup]]:
         for name, svg in {
             "comparison": figures.comparison_figure(result, wide) if scored else None,
             "curves": figures.curves_figure(data.curves, wide),
-            "flops": figures.flops_figure(result.get("ledger") or [], list(result["arms"]), wide),
+            "flops": figures.flops_figure(_method_ledger(result), list(result["arms"]), wide),
             "similarity": figures.similarity_figure(edges, every, kept, medium) if edges else None,
             "degree": figures.degree_figure(pairs.get("degree") or {}, medium),
         }.items():
