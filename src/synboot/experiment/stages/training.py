@@ -57,7 +57,6 @@ class _TrainingStage(Stage):
             emit=context.emit,
         )
         tokenizer = TextTokenizer.load(context.inputs["tokenizer"].path)
-        self._vocab_size = tokenizer.vocab_size
         model.to("cpu")
         for rule in ("last", "best"):
             if rule == "best":
@@ -67,9 +66,11 @@ class _TrainingStage(Stage):
         write_json(context.directory / "history.json", state.history)
         return state
 
-    def _state_counts(self, state: TrainState, validation: Mixture | PairRows) -> Counts:
+    def _state_counts(
+        self, state: TrainState, validation: Mixture | PairRows, vocab_size: int
+    ) -> Counts:
         shape = shape_of(self.config["model"]["preset"])
-        once = training_flops(shape, self._vocab_size, validation.row_lengths()) // 3
+        once = training_flops(shape, vocab_size, validation.row_lengths()) // 3
         return {
             "validation_flops": once * len(state.history),
             "steps": state.step,
@@ -124,7 +125,8 @@ class PretrainStage(_TrainingStage):
         if state.tokens != mixture.num_tokens:
             raise AssertionError(f"trained {state.tokens} tokens of {mixture.num_tokens}")
         flops = training_flops(shape, tokenizer.vocab_size, mixture.row_lengths())
-        return self._state_counts(state, validation) | {"mixture": mixture.plan(), "flops": flops}
+        counts = self._state_counts(state, validation, tokenizer.vocab_size)
+        return counts | {"mixture": mixture.plan(), "flops": flops}
 
 
 class TuneStage(_TrainingStage):
@@ -168,7 +170,7 @@ class TuneStage(_TrainingStage):
         state = self._train(context, model, rows, validation)
         base = context.inputs["base"].counts
         step = base["best_step"] if rule == "best" else base["steps"]
-        return self._state_counts(state, validation) | {
+        return self._state_counts(state, validation, tokenizer.vocab_size) | {
             "initial_weights": f"base model, {rule} checkpoint (step {step})",
             "initial_validation_loss": start,
             "training_pairs": len(split.training),
