@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from synboot.core.errors import BadInput
 from synboot.data.splits import corpus_bytes_digest
 from synboot.experiment.arms import arm_sources
+from synboot.experiment.numerics import Numerics, numerics_of
 from synboot.experiment.recipe import ArmName, Recipe
 from synboot.experiment.stages.corpus import CorpusStage, TokenizerStage, TokensStage
 from synboot.experiment.stages.evaluation import EvaluateStage
@@ -22,7 +22,6 @@ from synboot.model.flops import training_flops
 from synboot.pairs.filters import PairFilterConfig
 from synboot.pipeline.stage import Stage
 from synboot.synth.engine import SamplingConfig
-from synboot.train.device import resolve_device, resolve_precision
 from synboot.worlds.pydocs import fingerprint, write_pydocs
 
 Run = tuple[ArmName, int]
@@ -61,38 +60,6 @@ class Plan:
         return self.stages[: places[-1] + 1]
 
 
-@dataclass(frozen=True)
-class _Numerics:
-    """The settings of `runtime` that results may depend on in their last bits."""
-
-    training: dict[str, Any]
-    parts: dict[str, Any]
-    draws: dict[str, Any]
-
-
-def _numerics(recipe: Recipe) -> _Numerics:
-    runtime = recipe.runtime
-    device = resolve_device(runtime.device)
-    shared = {"device": device.type, "attention": "sdpa"} | _versions("torch", "transformers")
-    precision = resolve_precision(runtime.precision, device)
-    return _Numerics(
-        training={
-            **shared,
-            "threads": runtime.threads,
-            "precision": precision,
-            "micro_rows": runtime.micro_rows,
-        },
-        parts={"threads": 1, "part_documents": runtime.part_documents}
-        | _versions("numpy", "scipy", "scikit-learn", "tokenizers"),
-        draws={**shared, "threads": 1, "slots": runtime.slots, "part_draws": runtime.part_draws},
-    )
-
-
-def _versions(*packages: str) -> dict[str, str]:
-    """The libraries whose next version may round otherwise."""
-    return {package: importlib.metadata.version(package) for package in packages}
-
-
 def _loop(settings: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
     """A training stage's loop. With dropout, masks depend on how a batch is cut into micro-batches
     by more than rounding, so the cut is part of what the stage is."""
@@ -115,7 +82,7 @@ def corpus_file(recipe: Recipe, runs: Path) -> str:
 def make_plan(recipe: Recipe, runs: Path) -> Plan:
     """All stages of a recipe. Reads the corpus once, for the digest of its bytes."""
     plan = Plan(recipe)
-    numerics = _numerics(recipe)
+    numerics = numerics_of(recipe.runtime)
     _plan_corpus(plan, corpus_file(recipe, runs), numerics)
     seeds = recipe.experiment.seeds
     if "sbp" in recipe.experiment.arms:
@@ -129,7 +96,7 @@ def make_plan(recipe: Recipe, runs: Path) -> Plan:
     return plan
 
 
-def _plan_corpus(plan: Plan, path: str, numerics: _Numerics) -> None:
+def _plan_corpus(plan: Plan, path: str, numerics: Numerics) -> None:
     recipe = plan.recipe
     settings = recipe.corpus.model_dump(mode="json", exclude={"path", "world"})
     if recipe.corpus.world is not None:
@@ -151,7 +118,7 @@ def _plan_corpus(plan: Plan, path: str, numerics: _Numerics) -> None:
     plan.corpus = {**inputs, "tokens": tokens}
 
 
-def _plan_bootstrap(plan: Plan, numerics: _Numerics) -> None:
+def _plan_bootstrap(plan: Plan, numerics: Numerics) -> None:
     recipe, seed = plan.recipe, plan.recipe.seed
     pairs = recipe.pairs
     unique = {name: plan.corpus[name] for name in ("corpus", "tokenizer")}
@@ -213,7 +180,7 @@ def _plan_bootstrap(plan: Plan, numerics: _Numerics) -> None:
     }
 
 
-def _pretrain(plan: Plan, arm: ArmName, seed: int, numerics: _Numerics) -> PretrainStage:
+def _pretrain(plan: Plan, arm: ArmName, seed: int, numerics: Numerics) -> PretrainStage:
     recipe = plan.recipe
     inputs = {name: plan.corpus[name] for name in ("tokenizer", "tokens")}
     if arm == "sbp":
@@ -232,7 +199,7 @@ def _pretrain(plan: Plan, arm: ArmName, seed: int, numerics: _Numerics) -> Pretr
     )
 
 
-def _evaluate(plan: Plan, run: Run, pretrain: Stage, numerics: _Numerics) -> EvaluateStage:
+def _evaluate(plan: Plan, run: Run, pretrain: Stage, numerics: Numerics) -> EvaluateStage:
     recipe = plan.recipe
     return EvaluateStage(
         {

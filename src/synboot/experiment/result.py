@@ -61,6 +61,7 @@ def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
         arm: mean_scores([s for (name, _), s in scores.items() if name == arm])
         for arm in recipe.experiment.arms
     }
+    resampling = {"seed": recipe.seed, "num_resamples": recipe.evaluate.bootstrap_resamples}
     result: dict[str, Any] = {
         "schema": 1,
         "recipe": recipe.name,
@@ -89,8 +90,8 @@ def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
             arm: _arm_facts(plan, artifacts, arm, scores, mean[arm])
             for arm in recipe.experiment.arms
         },
-        "comparisons": _comparisons(plan, mean),
-        "recovered": _recovered(plan, mean),
+        "comparisons": comparisons(mean, **resampling),
+        "recovered": recovered_shares(mean, **resampling),
         "ledger": _ledger(plan, artifacts),
         "stages": {
             stage.label: stage.id for stage in sorted(plan.stages, key=lambda stage: stage.label)
@@ -172,7 +173,7 @@ def _arm_facts(
         "mixture": first["mixture"],
         "seeds": {
             str(seed): {
-                "test": _metrics(scores[run]),
+                "test": metrics(scores[run]),
                 "best_step": counts[seed]["best_step"],
                 "best_validation_loss": counts[seed]["best_validation_loss"],
                 "final_validation_loss": counts[seed]["final_validation_loss"],
@@ -180,11 +181,12 @@ def _arm_facts(
             for run in runs
             for seed in [run[1]]
         },
-        "test": _metrics(mean),
+        "test": metrics(mean),
     }
 
 
-def _metrics(scores: Scores) -> dict[str, float]:
+def metrics(scores: Scores) -> dict[str, float]:
+    """What an arm scores, in every unit."""
     return {
         "nats_per_token": scores.nats_per_token(),
         "perplexity": scores.perplexity(),
@@ -192,19 +194,17 @@ def _metrics(scores: Scores) -> dict[str, float]:
     }
 
 
-def _comparisons(plan: Plan, mean: Mapping[str, Scores]) -> dict[str, Any]:
-    """Gain of every arm over repetition."""
+def comparisons(
+    mean: Mapping[str, Scores], *, seed: int, num_resamples: int
+) -> dict[str, dict[str, Any]]:
+    """Gain of every arm over repetition, metric by metric."""
     if "repetition" not in mean:
         return {}
     return {
         arm: {
             metric: _gain(
                 paired_bootstrap(
-                    mean["repetition"],
-                    scores,
-                    metric,
-                    seed=plan.recipe.seed,
-                    num_resamples=plan.recipe.evaluate.bootstrap_resamples,
+                    mean["repetition"], scores, metric, seed=seed, num_resamples=num_resamples
                 ),
                 len(scores.ids),
             )
@@ -215,7 +215,10 @@ def _comparisons(plan: Plan, mean: Mapping[str, Scores]) -> dict[str, Any]:
     }
 
 
-def _recovered(plan: Plan, mean: Mapping[str, Scores]) -> dict[str, Any] | None:
+def recovered_shares(
+    mean: Mapping[str, Scores], *, seed: int, num_resamples: int
+) -> dict[str, Any] | None:
+    """SBP's share of the oracle's gain, metric by metric; None without the three arms."""
     if not {"repetition", "sbp", "oracle"} <= set(mean):
         return None
     found: dict[str, Any] = {}
@@ -225,8 +228,8 @@ def _recovered(plan: Plan, mean: Mapping[str, Scores]) -> dict[str, Any] | None:
             mean["sbp"],
             mean["oracle"],
             metric,
-            seed=plan.recipe.seed,
-            num_resamples=plan.recipe.evaluate.bootstrap_resamples,
+            seed=seed,
+            num_resamples=num_resamples,
         )
         found[metric] = {
             "value": share.value,

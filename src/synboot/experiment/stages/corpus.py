@@ -11,7 +11,7 @@ import numpy as np
 from synboot.core.errors import BadInput
 from synboot.data.budget import fit_budget_with_bpe, keyed_groups
 from synboot.data.corpus import Documents
-from synboot.data.splits import SPLITS, build_corpus, corpus_bytes_digest
+from synboot.data.splits import build_corpus, corpus_bytes_digest
 from synboot.data.tokenizer import TextTokenizer
 from synboot.data.tokens import (
     TokenStore,
@@ -23,10 +23,25 @@ from synboot.experiment.stages.process import ranges, set_threads
 from synboot.pipeline.stage import Artifact, Context, Counts, Stage
 
 
-def training_documents(corpus: Artifact, tokenizer: Artifact) -> Documents:
+def training_documents(inputs: Mapping[str, Artifact]) -> Documents:
     """All training documents, the unique budget first; numbered as in the token store."""
-    order = np.load(tokenizer.file("order.npy"), allow_pickle=False)
-    return Documents(corpus.file("train.arrow"), order)
+    return Documents(inputs["corpus"].file("train.arrow"), _order(inputs))
+
+
+def unique_documents(inputs: Mapping[str, Artifact]) -> Documents:
+    """The documents of the unique budget: all training documents where none was set."""
+    order = _order(inputs)
+    if order is not None:
+        order = order[: inputs["tokenizer"].counts["unique_documents"]]
+    return Documents(inputs["corpus"].file("train.arrow"), order)
+
+
+def _order(inputs: Mapping[str, Artifact]) -> np.ndarray | None:
+    """The order that begins with the unique budget; None where no budget was set."""
+    if "tokenizer" not in inputs or not inputs["tokenizer"].file("order.npy").exists():
+        return None
+    order: np.ndarray = np.load(inputs["tokenizer"].file("order.npy"), allow_pickle=False)
+    return order
 
 
 def heldout_documents(corpus: Artifact, split: str) -> Documents:
@@ -112,13 +127,13 @@ class TokensStage(Stage):
         size = self.numerics["part_documents"]
         return [
             (split, start, stop)
-            for split in SPLITS
+            for split in _splits(context)
             for start, stop in ranges(len(self._documents(context, split)), size)
         ]
 
     def _documents(self, context: Context, split: str) -> Documents:
         if split == "train":
-            return training_documents(context.inputs["corpus"], context.inputs["tokenizer"])
+            return training_documents(context.inputs)
         return heldout_documents(context.inputs["corpus"], split)
 
     def num_parts(self, context: Context) -> int:
@@ -135,22 +150,29 @@ class TokensStage(Stage):
         return {"split": split, "documents": stop - start, "tokens": num_tokens}
 
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
-        """Write train/, valid/ and test/."""
+        """Write a token store for every split: train/, valid/ and test/ of a run."""
         of_part = [split for split, _, _ in self._ranges(context)]
         counts: Counts = {}
-        for split in SPLITS:
+        for split in _splits(context):
             own = [part for part, name in zip(parts, of_part, strict=True) if name == split]
             counts[split] = {"tokens": join_token_stores(context.directory / split, own)}
             counts[split]["documents"] = len(self._documents(context, split))
-        counts["tokens"] = sum(counts[split]["tokens"] for split in SPLITS)
+        counts["tokens"] = sum(counts[split]["tokens"] for split in _splits(context))
         counts["flops"] = 0
+        if "train" not in _splits(context):
+            return counts
         unique = context.inputs["tokenizer"].counts["unique_documents"]
         store = TokenStore(context.directory / "train")
         counts["unique"] = {"documents": unique, "tokens": store.num_tokens(unique)}
-        expected = context.inputs["tokenizer"].counts["unique_tokens"]
-        if counts["unique"]["tokens"] != expected:
+        expected = context.inputs["tokenizer"].counts.get("unique_tokens")
+        if expected is not None and counts["unique"]["tokens"] != expected:
             raise AssertionError(f"{counts['unique']['tokens']} unique tokens, not {expected}")
         return counts
+
+
+def _splits(context: Context) -> list[str]:
+    """The splits that the corpus has: three in a run, those that a verb reads elsewhere."""
+    return list(context.inputs["corpus"].counts["documents"])
 
 
 def largest_oracle_multiple(tokens: Artifact) -> float:

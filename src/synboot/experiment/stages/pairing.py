@@ -11,8 +11,7 @@ import numpy as np
 
 from synboot.core.errors import BadInput
 from synboot.core.storage import read_json, write_json
-from synboot.data.corpus import Documents
-from synboot.experiment.stages.corpus import training_documents
+from synboot.experiment.stages.corpus import unique_documents
 from synboot.experiment.stages.process import ranges, set_threads
 from synboot.pairs.encoders import fit_encoder, load_encoder
 from synboot.pairs.filters import PairFilterConfig
@@ -22,12 +21,6 @@ from synboot.pipeline.stage import Context, Counts, Stage
 
 _KEPT_SAMPLES = 20
 _COST = "cost.json"
-
-
-def _unique(context: Context) -> tuple[Documents, int]:
-    tokenizer = context.inputs["tokenizer"]
-    documents = training_documents(context.inputs["corpus"], tokenizer)
-    return documents, int(tokenizer.counts["unique_documents"])
 
 
 class EmbedStage(Stage):
@@ -42,10 +35,10 @@ class EmbedStage(Stage):
 
     def prepare(self, context: Context, directory: Path) -> None:
         """Fit the encoder."""
-        documents, count = _unique(context)
+        documents = unique_documents(context.inputs)
         encoder = fit_encoder(
             self.config["encoder"],
-            documents.texts(0, count),
+            documents.texts(0, len(documents)),
             dimensions=self.config["dimensions"],
             seed=self.seed,
         )
@@ -54,12 +47,12 @@ class EmbedStage(Stage):
 
     def num_parts(self, context: Context) -> int:
         """Ranges of documents."""
-        return len(ranges(_unique(context)[1], self.numerics["part_documents"]))
+        return len(ranges(len(unique_documents(context.inputs)), self.numerics["part_documents"]))
 
     def run_part(self, context: Context, index: int, directory: Path) -> Counts:
         """Vectors of a range."""
-        documents, count = _unique(context)
-        start, stop = ranges(count, self.numerics["part_documents"])[index]
+        documents = unique_documents(context.inputs)
+        start, stop = ranges(len(documents), self.numerics["part_documents"])[index]
         encoder = load_encoder(self.config["encoder"], context.prepared)
         vectors = encoder.encode(documents.texts(start, stop))
         np.save(directory / "vectors.npy", vectors)
@@ -127,7 +120,8 @@ class PairsStage(Stage):
 
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
         """Write pairs.parquet, statistics.json and samples.json."""
-        documents, count = _unique(context)
+        documents = unique_documents(context.inputs)
+        count = len(documents)
         ids, texts = documents.ids(0, count), documents.texts(0, count)
         source = context.inputs["neighbours"]
         neighbours = Neighbours(

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
 from synboot.core.errors import GateFellShort
-from synboot.core.storage import write_json
+from synboot.core.storage import canonical_json, write_json
 from synboot.data.corpus import Documents
 from synboot.data.tokenizer import TextTokenizer
 from synboot.data.tokens import TokenStore, write_token_store
-from synboot.experiment.stages.corpus import training_documents
+from synboot.experiment.stages.corpus import unique_documents
 from synboot.experiment.stages.process import set_threads
 from synboot.model.architecture import load_model, shape_of
 from synboot.model.flops import sampling_flops
 from synboot.pipeline.stage import Context, Counts, Stage
-from synboot.synth.engine import SamplingConfig, SlotEngine
+from synboot.synth.engine import Engine, SamplingConfig, SlotEngine
 from synboot.synth.filters import CorpusWindows, TextFilterConfig
 from synboot.synth.generate import Prefix, Row, SeedDocument, distinct, draw
 from synboot.synth.template import prompt
@@ -66,14 +64,17 @@ class _Workshop:
     tokenizer: TextTokenizer
     documents: Documents
     store: TokenStore
-    num_seeds: int
-    engine: SlotEngine
+    engine: Engine
     corpus: CorpusWindows
 
     def seed_document(self, index: int) -> SeedDocument:
         document = self.documents[index]
         tokens = self.store[index][:-1]
         return SeedDocument(document.id, document.text, tokens, document.license, document.source)
+
+
+_WORKSHOPS: dict[tuple[str, str, str], _Workshop] = {}
+"""The one workshop that is open in this process, by stage, place and numerics."""
 
 
 class SynthesizeStage(Stage):
@@ -86,9 +87,19 @@ class SynthesizeStage(Stage):
     name = "synthesize"
     version = 1
 
-    def __init__(self, *arguments: Any, max_draws_per_seed: int, **options: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        max_draws_per_seed: int,
+        model_directory: Path | None = None,
+        synthesizer: str | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(*arguments, **options)
         self.max_draws_per_seed = max_draws_per_seed
+        self.model_directory = model_directory
+        """A user's synthesizer, in place of the run's own; the config has its digest."""
+        self.synthesizer = synthesizer
         if self.numerics["device"] != "cpu":
             self.max_workers = 1  # the processes would share one device and its memory
         self._prefix: Prefix | None = None
@@ -102,18 +113,25 @@ class SynthesizeStage(Stage):
         set_threads(self.numerics["threads"])
 
     def _workshop(self, context: Context) -> _Workshop:
-        paths = {name: artifact.path for name, artifact in context.inputs.items()}
-        unique = int(context.inputs["tokenizer"].counts["unique_documents"])
-        return _open_workshop(
-            paths["tune"] / "best",
-            paths["corpus"] / "train.arrow",
-            paths["tokenizer"],
-            paths["tokens"] / "train",
-            unique,
-            self.config["model"]["context"],
-            self.numerics["slots"],
-            self.numerics["device"],
+        key = (self.id, str(context.directory), canonical_json(self.numerics))
+        if key not in _WORKSHOPS:
+            _WORKSHOPS.clear()
+            _WORKSHOPS[key] = self._open_workshop(context)
+        return _WORKSHOPS[key]
+
+    def _open_workshop(self, context: Context) -> _Workshop:
+        tokenizer = TextTokenizer.load(context.inputs["tokenizer"].path)
+        documents = unique_documents(context.inputs)
+        model = load_model(self.model_directory or context.inputs["tune"].file("best"))
+        engine = SlotEngine(
+            model.to(torch.device(self.numerics["device"])),
+            context=self.config["model"]["context"],
+            end_id=tokenizer.end_id,
+            slots=self.numerics["slots"],
         )
+        store = TokenStore(context.inputs["tokens"].file("train"))
+        windows = CorpusWindows(documents.texts(0, len(documents)))
+        return _Workshop(tokenizer, documents, store, engine, windows)
 
     def num_parts(self, context: Context) -> int:
         """As many as `max_draws_per_seed` draws of every seed document fill."""
@@ -128,7 +146,7 @@ class SynthesizeStage(Stage):
             index * size,
             (index + 1) * size,
             workshop.seed_document,
-            workshop.num_seeds,
+            len(workshop.documents),
             engine=workshop.engine,
             tokenizer=workshop.tokenizer,
             corpus=workshop.corpus,
@@ -147,29 +165,25 @@ class SynthesizeStage(Stage):
         return prefix.num_tokens, prefix.need_tokens
 
     def _gather(self, context: Context, parts: Sequence[Path]) -> Prefix:
-        documents = self._documents(context)
+        documents = unique_documents(context.inputs)
         if self._prefix is None:
             tokenizer = TextTokenizer.load(context.inputs["tokenizer"].path)
             filters = TextFilterConfig.model_validate(self.config["filters"])
             self._prefix = Prefix(self.config["need_tokens"], tokenizer, filters)
             self._gathered = 0
-        unique = context.inputs["tokenizer"].counts["unique_documents"]
         for index in range(self._gathered, len(parts)):
             place = index * int(self.numerics["part_draws"])
             rows: list[Row] = pq.read_table(parts[index] / "candidates.parquet").to_pylist()
             for offset, row in enumerate(rows):
                 if self._prefix.full:
                     break
-                self._prefix.add(row, documents[(place + offset) % unique].text)
+                self._prefix.add(row, documents[(place + offset) % len(documents)].text)
             self._gathered = index + 1
         return self._prefix
 
-    def _documents(self, context: Context) -> Documents:
-        return training_documents(context.inputs["corpus"], context.inputs["tokenizer"])
-
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
         """Write synthetic.parquet, tokens/ and samples.json."""
-        _open_workshop.cache_clear()  # training, which comes next, needs the memory
+        _WORKSHOPS.clear()  # training, which comes next, needs the memory
         prefix = self._gather(context, parts)
         if not prefix.full:
             raise GateFellShort(
@@ -178,11 +192,10 @@ class SynthesizeStage(Stage):
                 f"({_reasons(prefix)}); raise synthesize.max_draws_per_seed to go on, lower "
                 "budget.synthetic_share, or loosen synthesize.filters"
             )
-        documents = self._documents(context)
-        unique = context.inputs["tokenizer"].counts["unique_documents"]
-        seen = [documents[i] for i in range(unique)]
+        documents = unique_documents(context.inputs)
+        seen = [documents[i] for i in range(len(documents))]
         extra = {
-            "synthesizer": context.inputs["tune"].id,
+            "synthesizer": self.synthesizer or context.inputs["tune"].id,
             "temperature": self.config["sampling"]["temperature"],
             "top_p": self.config["sampling"]["top_p"],
             "top_k": self.config["sampling"]["top_k"],
@@ -195,7 +208,7 @@ class SynthesizeStage(Stage):
         pq.write_table(table, context.directory / "synthetic.parquet")
         vocab_size = prefix.tokenizer.vocab_size
         write_token_store(context.directory / "tokens", prefix.documents, vocab_size)
-        write_json(context.directory / "samples.json", self._samples(prefix, documents, unique))
+        write_json(context.directory / "samples.json", self._samples(prefix, documents))
         return {
             "requested_tokens": prefix.need_tokens,
             "tokens": prefix.num_tokens,
@@ -207,8 +220,8 @@ class SynthesizeStage(Stage):
             "flops": self._flops(context, prefix),
         }
 
-    def _samples(self, prefix: Prefix, documents: Documents, unique: int) -> dict[str, Any]:
-        number = {name: i for i, name in enumerate(documents.ids(0, unique))}
+    def _samples(self, prefix: Prefix, documents: Documents) -> dict[str, Any]:
+        number = {name: i for i, name in enumerate(documents.ids(0, len(documents)))}
         step = max(1, len(prefix.rows) // _SAMPLES)
         shown = ("id", "seed_id", "draw", "text", "num_tokens", "finish_reason")
         return {
@@ -231,30 +244,6 @@ class SynthesizeStage(Stage):
             sampling_flops(shape, vocab_size, prompts[index % unique], sampled)
             for index, sampled in enumerate(prefix.sampled)
         )
-
-
-@lru_cache(maxsize=1)
-def _open_workshop(
-    model: Path,
-    corpus: Path,
-    tokenizer_directory: Path,
-    store: Path,
-    num_seeds: int,
-    context: int,
-    slots: int,
-    device: str,
-) -> _Workshop:
-    tokenizer = TextTokenizer.load(tokenizer_directory)
-    order = np.load(tokenizer_directory / "order.npy", allow_pickle=False)
-    documents = Documents(corpus, order)
-    engine = SlotEngine(
-        load_model(model).to(torch.device(device)),
-        context=context,
-        end_id=tokenizer.end_id,
-        slots=slots,
-    )
-    windows = CorpusWindows(documents.texts(0, num_seeds))
-    return _Workshop(tokenizer, documents, TokenStore(store), num_seeds, engine, windows)
 
 
 def _reasons(prefix: Prefix) -> str:

@@ -15,7 +15,7 @@ from synboot.data.batches import Rows
 from synboot.data.mixture import Mixture, Source
 from synboot.data.tokenizer import TextTokenizer
 from synboot.data.tokens import TokenStore
-from synboot.experiment.stages.corpus import oracle_documents, training_documents
+from synboot.experiment.stages.corpus import oracle_documents, unique_documents
 from synboot.experiment.stages.process import set_threads
 from synboot.model.architecture import load_model, new_model, save_model, shape_of
 from synboot.model.flops import training_flops
@@ -31,9 +31,17 @@ _VALIDATION_TOKENS = 100_000
 class _TrainingStage(Stage):
     """What pretraining and tuning share: the loop, and a model directory for each checkpoint."""
 
-    def __init__(self, *arguments: Any, checkpoint_seconds: float, **options: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        checkpoint_seconds: float,
+        model_directory: Path | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(*arguments, **options)
         self.checkpoint_seconds = checkpoint_seconds
+        self.model_directory = model_directory
+        """A user's model to start from; the config has the digest of its content."""
 
     def enter(self) -> None:
         """The training process has the threads of the recipe."""
@@ -82,10 +90,11 @@ class _TrainingStage(Stage):
 
 
 class PretrainStage(_TrainingStage):
-    """Trains a fresh model on a mixture of real and synthetic text.
+    """Trains a fresh model, or one that is given, on a mixture of real and synthetic text.
 
     Config `sources`: list of {documents: unique | oracle | synthetic, tokens}, with `multiple` for
-    the oracle; the token budget is their sum.
+    the oracle; the token budget is their sum. Synthetic text is a run's own, or a split of the
+    user's documents.
     """
 
     name = "pretrain"
@@ -104,7 +113,8 @@ class PretrainStage(_TrainingStage):
                 count = oracle_documents(tokens, entry["multiple"])
                 sources.append(Source("real", real, count, budget))
             else:
-                store = TokenStore(context.inputs["synthesize"].file("tokens"))
+                own = context.inputs.get("synthesize")
+                store = TokenStore(own.file("tokens") if own else tokens.file("synthetic"))
                 sources.append(Source("synthetic", store, len(store), budget, max_passes=1))
         return sources
 
@@ -140,9 +150,8 @@ class TuneStage(_TrainingStage):
         tokenizer = TextTokenizer.load(context.inputs["tokenizer"].path)
         store = TokenStore(context.inputs["tokens"].file("train"))
         shape, length = shape_of(self.config["model"]["preset"]), self.config["model"]["context"]
-        unique = context.inputs["tokenizer"].counts["unique_documents"]
-        documents = training_documents(context.inputs["corpus"], context.inputs["tokenizer"])
-        number = {name: i for i, name in enumerate(documents.ids(0, unique))}
+        documents = unique_documents(context.inputs)
+        number = {name: i for i, name in enumerate(documents.ids(0, len(documents)))}
         kept = read_kept_pairs(context.inputs["pairs"].file("pairs.parquet"))
         split = split_pairs(
             ((number[a], number[b]) for a, b in kept),
@@ -157,8 +166,8 @@ class TuneStage(_TrainingStage):
         make = {"context": length, "end_id": tokenizer.end_id, "seed": self.seed}
         rows = PairRows(store, split.training, passes=self.config["passes"], **make)
         validation = PairRows(store, split.validation, **make)
-        rule = self.config["initial_checkpoint"]
-        model = load_model(context.inputs["base"].file(rule))
+        directory, origin = self._initial(context)
+        model = load_model(directory)
         device = torch.device(self.numerics["device"])
         start = mean_loss(
             model.to(device),
@@ -168,16 +177,22 @@ class TuneStage(_TrainingStage):
             self.numerics["precision"],
         )
         state = self._train(context, model, rows, validation)
-        base = context.inputs["base"].counts
-        step = base["best_step"] if rule == "best" else base["steps"]
         return self._state_counts(state, validation, tokenizer.vocab_size) | {
-            "initial_weights": f"base model, {rule} checkpoint (step {step})",
+            "initial_weights": origin,
             "initial_validation_loss": start,
             "training_pairs": len(split.training),
             "validation_pairs": len(split.validation),
             "crossing_pairs": 2 * split.num_crossing,
             "flops": training_flops(shape, tokenizer.vocab_size, rows.row_lengths()),
         }
+
+    def _initial(self, context: Context) -> tuple[Path, str]:
+        """The model directory to start from, and what it is."""
+        if self.model_directory is not None:
+            return self.model_directory, f"the given model, {self.config['model']['content'][:12]}"
+        rule, base = self.config["initial_checkpoint"], context.inputs["base"]
+        step = base.counts["best_step"] if rule == "best" else base.counts["steps"]
+        return base.file(rule), f"base model, {rule} checkpoint (step {step})"
 
 
 def validation_rows(tokens: Artifact, context: int, end_id: int) -> Mixture:

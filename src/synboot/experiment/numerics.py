@@ -1,0 +1,43 @@
+"""What of the machine's settings a stage records, since results may depend on it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import dataclass
+from typing import Any
+
+from synboot.experiment.recipe import RuntimeConfig
+from synboot.train.device import resolve_device, resolve_precision
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """The settings of `runtime` that results may depend on in their last bits."""
+
+    training: dict[str, Any]
+    parts: dict[str, Any]
+    draws: dict[str, Any]
+
+
+def numerics_of(runtime: RuntimeConfig) -> Numerics:
+    """The numerics of training, of parts of documents and of draws. Raises BadInput for a device
+    that this machine does not have."""
+    device = resolve_device(runtime.device)
+    shared = {"device": device.type, "attention": "sdpa"} | _versions("torch", "transformers")
+    precision = resolve_precision(runtime.precision, device)
+    return Numerics(
+        training={
+            **shared,
+            "threads": runtime.threads,
+            "precision": precision,
+            "micro_rows": runtime.micro_rows,
+        },
+        parts={"threads": 1, "part_documents": runtime.part_documents}
+        | _versions("numpy", "scipy", "scikit-learn", "tokenizers"),
+        draws={**shared, "threads": 1, "slots": runtime.slots, "part_draws": runtime.part_draws},
+    )
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    """The libraries whose next version may round otherwise."""
+    return {package: importlib.metadata.version(package) for package in packages}
