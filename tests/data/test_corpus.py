@@ -3,7 +3,6 @@
 import gzip
 import json
 import re
-from collections import Counter
 from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
@@ -21,7 +20,8 @@ from hypothesis import strategies as st
 
 from synboot.core.errors import BadInput
 from synboot.data import corpus
-from synboot.data.corpus import Document, Documents, data_format, read_documents
+from synboot.data.corpus import Document, Documents, Tally, read_documents
+from synboot.data.files import data_format
 from synboot.data.splits import build_corpus
 
 GOOD = [{"id": f"d{i}", "text": f"text {i}"} for i in range(3)]
@@ -196,10 +196,10 @@ def test_skip_counts_by_kind_and_keeps_the_rest(tmp_path: Path) -> None:
     bad_lines = b"".join(line + b"\n" for line, _ in BAD_LINES.values())
     more = {"id": "late", "text": "still read"}
     files = write(tmp_path / "a.jsonl", lines(*GOOD) + bad_lines + bad_lines + lines(more))
-    bad: Counter[str] = Counter()
-    documents = list(read_documents(files, on_bad="skip", bad=bad))
+    tally = Tally()
+    documents = list(read_documents(files, on_bad="skip", tally=tally))
     assert [d.id for d in documents] == ["d0", "d1", "d2", "late"]
-    assert bad == dict.fromkeys(BAD_LINES, 2)
+    assert tally.bad == dict.fromkeys(BAD_LINES, 2)
 
 
 VALUES = st.recursive(
@@ -221,15 +221,15 @@ def test_whatever_the_lines_hold_skip_goes_on(
     but for records with ids after a first one without, which would take all others along."""
     path = tmp_path_factory.mktemp("rows") / "a.jsonl"
     files = write(path, b"\n".join(rows))
-    bad: Counter[str] = Counter()
+    tally = Tally()
     try:
-        documents = list(read_documents(files, group_field="meta.g", on_bad="skip", bad=bad))
+        documents = list(read_documents(files, group_field="meta.g", on_bad="skip", tally=tally))
     except BadInput as error:
         if "field id: expected none, as in the first record" not in str(error):
             raise
         return
     filled = [line for line in path.read_bytes().split(b"\n") if line and not line.isspace()]
-    assert len(documents) + bad.total() == len(filled)
+    assert len(documents) + tally.bad.total() == len(filled)
     assert len({d.id for d in documents}) == len(documents)
     for d in documents:
         assert d.id.encode()
@@ -280,9 +280,9 @@ def test_parquet_with_broken_utf8_names_row_and_field(tmp_path: Path) -> None:
     files = parquet(tmp_path / "a.parquet", {"id": ["a", "b", "c"], "text": raw})
     with pytest.raises(BadInput, match="row 2: expected UTF-8; field text: byte 3 is not"):
         list(read_documents(files))
-    bad: Counter[str] = Counter()
-    assert [d.id for d in read_documents(files, on_bad="skip", bad=bad)] == ["a", "c"]
-    assert bad == {"invalid_utf8": 1}
+    tally = Tally()
+    assert [d.id for d in read_documents(files, on_bad="skip", tally=tally)] == ["a", "c"]
+    assert tally.bad == {"invalid_utf8": 1}
 
 
 @pytest.mark.parametrize("on_bad", ["stop", "skip"])
@@ -328,9 +328,9 @@ def test_a_line_beyond_the_limit_is_bad_and_not_held(
     files = write(tmp_path / "a.jsonl", lines(*records, {"id": "last", "text": "z" * 100}))
     with pytest.raises(BadInput, match="line 2: expected at most 100 bytes of text"):
         list(read_documents(files))
-    bad: Counter[str] = Counter()
-    assert [d.id for d in read_documents(files, on_bad="skip", bad=bad)] == ["d0", "last"]
-    assert bad == {"too_long": 2}
+    tally = Tally()
+    assert [d.id for d in read_documents(files, on_bad="skip", tally=tally)] == ["d0", "last"]
+    assert tally.bad == {"too_long": 2}
 
 
 def test_ids_are_made_where_records_have_none(tmp_path: Path) -> None:
@@ -392,7 +392,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str
     write(folder / "in" / "valid.jsonl", lines({"id": "v", "text": "v", "label": None, "n": 0}))
     write(folder / "in" / "test.jsonl", lines({"id": "t", "text": "t", "label": None, "n": 0}))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("synboot.data.splits._BATCH_BYTES", 1000)
+        patch.setattr("synboot.data.write._BATCH_BYTES", 1000)
         build_corpus(
             str(folder / "in"),
             folder / "out",

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from synboot.core.errors import BadInput
 from synboot.data.corpus import Document, Documents
+from synboot.data.files import corpus_bytes_digest
 from synboot.data.ngrams import reference_windows
-from synboot.data.splits import build_corpus, corpus_bytes_digest, find_files, split_of
+from synboot.data.splits import build_corpus, split_of
 
 SPLITS = ("train", "valid", "test")
 
@@ -52,105 +53,6 @@ def build(source: Path, **options: Any) -> tuple[dict[str, Any], dict[str, list[
 
 def ids(documents: list[Document]) -> list[str]:
     return [document.id for document in documents]
-
-
-def test_names_of_files_and_directories_name_splits(tmp_path: Path) -> None:
-    names = (
-        "train-00000-of-00002.jsonl",
-        "train-00001-of-00002-0a1b2c.jsonl.gz",
-        "en/train/b.ndjson.zst",
-        "en/TRAIN_3.extra.jsonl",
-        "validation.parquet",
-        "dev/x.jsonl",
-        "test.v2.jsonl",
-        # None of these is data.
-        "README.md", "LICENSE", "state.json", ".hidden.jsonl", ".cache/train.jsonl", "_SUCCESS",
-        "train.txt", "vocab.json.gz",
-    )  # fmt: skip
-    for name in names:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    expected = {
-        "train": [
-            "en/TRAIN_3.extra.jsonl",
-            "en/train/b.ndjson.zst",
-            "train-00000-of-00002.jsonl",
-            "train-00001-of-00002-0a1b2c.jsonl.gz",
-        ],
-        "valid": ["dev/x.jsonl", "validation.parquet"],
-        "test": ["test.v2.jsonl"],
-    }
-    for path in (str(tmp_path), f"{tmp_path}/"):
-        found = find_files(path)
-        assert found == {s: [f"{tmp_path}/{name}" for name in expected[s]] for s in SPLITS}
-    assert list(found) == ["train", "valid", "test"]
-
-
-def test_a_single_file_names_no_split(tmp_path: Path) -> None:
-    source = write(tmp_path / "test", train=[record(0)])
-    assert find_files(str(source / "train.jsonl")) == {None: [str(source / "train.jsonl")]}
-    write(source, train_notes=[record(1)])
-    (source / "train.jsonl").unlink()
-    assert find_files(str(source)) == {None: [str(source / "train_notes.jsonl")]}
-
-
-def test_files_are_found_by_relative_path_through_links_and_by_url(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(tmp_path / "blobs", a=[record(0)])
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "train.jsonl").symlink_to(tmp_path / "blobs" / "a.jsonl")
-    monkeypatch.chdir(tmp_path)
-    assert find_files("data") == {"train": ["data/train.jsonl"]}
-    assert find_files("data/train.jsonl") == {None: ["data/train.jsonl"]}
-    fsspec.filesystem("memory").pipe("/find-test/dev/a.jsonl", b"")
-    assert find_files("memory://find-test") == {"valid": ["memory://find-test/dev/a.jsonl"]}
-
-
-@pytest.mark.parametrize("missing", ["none", "none.jsonl", "memory://none-test", "nowhere://a"])
-def test_a_missing_path_is_bad_input(tmp_path: Path, missing: str) -> None:
-    path = missing if ":" in missing else str(tmp_path / missing)
-    with pytest.raises(BadInput, match=f"{missing}: (expected a data file|cannot look|holds no)"):
-        find_files(path)
-
-
-def test_paths_without_data_say_what_is_understood(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").touch()
-    for path in (tmp_path, tmp_path / "notes.txt"):
-        with pytest.raises(BadInput, match=r"\.jsonl and \.ndjson .* and \.parquet"):
-            find_files(str(path))
-
-
-def test_named_and_unnamed_files_do_not_mix(tmp_path: Path) -> None:
-    write(tmp_path, train=[record(0)], more=[record(1)])
-    with pytest.raises(BadInput, match=r"train\.jsonl names a split and .*more\.jsonl does not"):
-        find_files(str(tmp_path))
-
-
-def test_a_file_of_two_splits_is_refused(tmp_path: Path) -> None:
-    write(tmp_path / "test", train=[record(0)])
-    with pytest.raises(BadInput, match=r"test/train\.jsonl: expected the name of one split"):
-        find_files(str(tmp_path))
-
-
-def test_the_digest_sees_bytes_names_and_splits_but_no_paths(tmp_path: Path) -> None:
-    one = write(tmp_path / "one", train=[record(0)], test=[record(1)])
-    digest = corpus_bytes_digest(str(one))
-    shutil.copytree(one, tmp_path / "deep" / "two")
-    two = tmp_path / "deep" / "two"
-    (two / "README.md").write_text("not data")
-    assert corpus_bytes_digest(str(two)) == digest
-    assert len(digest) == 64
-
-    (two / "test.jsonl").rename(two / "valid.jsonl")
-    others = {corpus_bytes_digest(str(two))}
-    (two / "valid.jsonl").rename(two / "test-1.jsonl")
-    others.add(corpus_bytes_digest(str(two)))
-    write(two, test=[record(2)])
-    (two / "test-1.jsonl").unlink()
-    others.add(corpus_bytes_digest(str(two)))
-    others.add(corpus_bytes_digest(str(two / "train.jsonl")))
-    assert len(others | {digest}) == 5
 
 
 def test_split_of_depends_on_its_arguments_alone() -> None:
@@ -338,8 +240,8 @@ def test_counts_metadata_and_licenses(tmp_path: Path) -> None:
 def test_files_are_uncompressed_in_bounded_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("synboot.data.splits._BATCH_BYTES", 10_000)
-    monkeypatch.setattr("synboot.data.splits._BATCH_ROWS", 30)
+    monkeypatch.setattr("synboot.data.write._BATCH_BYTES", 10_000)
+    monkeypatch.setattr("synboot.data.write._BATCH_ROWS", 30)
     big = [record(i, text=f"{i} " * 800) for i in range(20)]
     small = [record(i) for i in range(20, 200)]
     huge = [record(200, text="huge " * 9000)]

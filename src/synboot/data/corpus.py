@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import itertools
 import json
-import math
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from synboot.core.errors import BadInput
 from synboot.core.events import ReportProgress, ignore_progress
+from synboot.data.cuts import MIN_PIECE_BYTES, cut_text
+from synboot.data.digests import Digests, digest
+from synboot.data.fields import (
+    ALL,
+    DEFAULT_ID_FIELD,
+    Fields,
+    Place,
+    Problem,
+    find_all,
+    find_one,
+    num_bytes,
+    plain,
+    remove,
+    to_name,
+    type_name,
+    wrong_type,
+)
+from synboot.data.files import DataFile, Paths, file_size, list_files
+from synboot.data.records import StoredRecord, TextRecord, records, where
 
-FORMATS_UNDERSTOOD = ".jsonl and .ndjson (plain, .gz or .zst) and .parquet"
-DEFAULT_ID_FIELD = "id"
 MAX_DOCUMENT_BYTES = 1 << 28
+FOLDER = "folder"
+"""The one group field that a text file has: the folder it lies in."""
 
-_CODECS = {".gz": "gzip", ".zst": "zstd"}
-_LINE_BYTES = 2 * MAX_DOCUMENT_BYTES  # the other fields and JSON's escapes take room too
-_READ_BYTES = 1 << 20
-_PARQUET_ROWS = 256
+_RECORD_FACTOR = 2  # the other fields and JSON's escapes take room too
 _REPORT_EVERY = 256  # documents
+_UNEXPECTED_ID = "unexpected_id"
+
+OnBad = Literal["stop", "skip"]
+LongDocuments = Literal["stop", "split"]
 
 
 @dataclass(frozen=True)
@@ -48,305 +61,269 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Fields:
-    """Where a record has its text, id and group; dotted names go into nested objects."""
+class Rules:
+    """What becomes of records that cannot be used as they stand.
 
-    text: str = "text"
-    id: str | None = DEFAULT_ID_FIELD
-    group: str | None = None
+    A text of more than `max_document_bytes` (UTF-8) is a bad record, or split into pieces.
+    """
 
+    on_bad: OnBad = "stop"
+    max_document_bytes: int = MAX_DOCUMENT_BYTES
+    long_documents: LongDocuments = "stop"
 
-class _Problem(Exception):
-    """One record cannot be used; problems are counted by `kind`."""
-
-    def __init__(self, kind: str, explanation: str) -> None:
-        super().__init__(explanation)
-        self.kind = kind
-
-
-_UNEXPECTED_ID = "unexpected_id"
-OnBad = Literal["stop", "skip"]
-_Load = Callable[[], Any]  # gives one record or raises _Problem; a reader goes on after it
+    def __post_init__(self) -> None:
+        if self.max_document_bytes < MIN_PIECE_BYTES:
+            raise BadInput(
+                f"field max_document_bytes: expected at least {MIN_PIECE_BYTES}, "
+                f"got {self.max_document_bytes}"
+            )
 
 
-def data_format(file: str) -> tuple[str, str | None] | None:
-    """`"a.jsonl.gz" -> ("jsonl", "gzip")`; None if `file` is not named as a data file is."""
-    suffixes = PurePosixPath(file.lower()).suffixes
-    codec = _CODECS.get(suffixes[-1]) if suffixes else None
-    form = (suffixes[:-1] if codec else suffixes)[-1:]
-    if form in ([".jsonl"], [".ndjson"]):
-        return "jsonl", codec
-    return ("parquet", None) if form == [".parquet"] and codec is None else None
+@dataclass
+class Tally:
+    """What a reading met beside documents that are as they were given."""
+
+    bad: Counter[str] = field(default_factory=Counter)
+    """Records that were skipped, by kind."""
+    split_documents: int = 0
+    pieces: int = 0
+    """What the split documents became."""
 
 
 def read_documents(
-    files: Sequence[str],
+    paths: Paths,
     *,
     text_field: str = "text",
     id_field: str | None = DEFAULT_ID_FIELD,
     group_field: str | None = None,
     on_bad: OnBad = "stop",
-    bad: Counter[str] | None = None,
+    max_document_bytes: int = MAX_DOCUMENT_BYTES,
+    long_documents: LongDocuments = "stop",
+    tally: Tally | None = None,
     progress: ReportProgress | None = None,
 ) -> Iterator[Document]:
-    """The documents of `files` (paths or URLs) in order, streamed.
+    """The documents at `paths` (files, directories, globs, URLs) in order, streamed.
 
-    Field names may be dotted (`meta.label`). Without an id field (None, or the default one where
-    the first record has none) ids are made of file name and line. A group may be null. Holds one
-    block of a file, and of every document a 16-byte digest of its id. `progress` counts bytes of
-    the files as they are stored. Raises BadInput for a file that cannot be read to its end and,
-    where `on_bad` is "stop", for the first record that cannot be used; "skip" counts those by
-    kind in `bad`.
+    Field names may be dotted (`meta.label`, `turns.*.text`). Without an id field (None, or the
+    default one where the first record has none) ids are made of file name and line. A group may be
+    null. A text file is one document with its path below the folder for an id; its group is that
+    path's folder if `group_field` is "folder". A document of more than `max_document_bytes` is bad,
+    or split into pieces ID/1, ID/2 ... of one group. Holds one block of a file, one record, and 24
+    to 72 bytes for every id. `progress` counts bytes of the files as they are stored. Raises
+    BadInput for a file that cannot be read to its end and, where `on_bad` is "stop", for the first
+    record that cannot be used; "skip" counts those in `tally`.
     """
     fields = Fields(text_field, id_field, group_field)
-    for _, document in read_documents_by_file(files, fields, on_bad, bad, progress):
+    rules = Rules(on_bad, max_document_bytes, long_documents)
+    for _, document in read_documents_by_file(list_files(paths), fields, rules, tally, progress):
         yield document
 
 
 def read_documents_by_file(
-    files: Sequence[str],
+    files: Sequence[DataFile],
     fields: Fields,
-    on_bad: OnBad = "stop",
-    bad: Counter[str] | None = None,
+    rules: Rules = Rules(),
+    tally: Tally | None = None,
     progress: ReportProgress | None = None,
 ) -> Iterator[tuple[int, Document]]:
     """`read_documents`, each document with the index of its file in `files`."""
-    parse = _Parser(fields)
+    tally = Tally() if tally is None else tally
+    parse = _Parser(fields, rules, tally)
     report = progress or ignore_progress
-    sizes = [_file_size(file) for file in files]
-    total = sum(sizes)
+    sizes = [file_size(file) for file in files]
+    total, before = sum(sizes), 0
+    max_bytes = _RECORD_FACTOR * max(rules.max_document_bytes, MAX_DOCUMENT_BYTES)
     names: Counter[str] = Counter()
     num_documents = 0
     for index, file in enumerate(files):
-        name = PurePosixPath(file).name
-        names[name] += 1
+        names[file.name] += 1
         # Files of one name in several directories still make different ids.
-        label = name if names[name] == 1 else f"{name}#{names[name]}"
-        for number, position, load in _records(file):
+        label = file.name if names[file.name] == 1 else f"{file.name}#{names[file.name]}"
+        for number, position, load in records(file, max_bytes):
             try:
-                document = parse(load(), f"{label}:{number}")
-            except _Problem as problem:
+                documents = parse(load(), label, number)
+            except Problem as problem:
                 # After a first record without an id, skipping those that have one would lose the
                 # whole corpus.
-                if on_bad == "stop" or problem.kind == _UNEXPECTED_ID:
-                    raise BadInput(f"{file}, {_unit(file)} {number}: {problem}") from None
-                if bad is not None:
-                    bad[problem.kind] += 1
+                if rules.on_bad == "stop" or problem.kind == _UNEXPECTED_ID:
+                    raise BadInput(f"{where(file, number)}: {problem}") from None
+                tally.bad[problem.kind] += 1
                 continue
-            num_documents += 1
-            if num_documents % _REPORT_EVERY == 0:
-                done = sum(sizes[:index]) + min(position, sizes[index])
-                report(done, total, f"{num_documents} documents")
-            yield index, document
+            for document in documents:
+                num_documents += 1
+                if num_documents % _REPORT_EVERY == 0:
+                    done = before + min(position, sizes[index])
+                    report(done, total, f"{num_documents} documents")
+                yield index, document
+        before += sizes[index]
     report(total, total, f"{num_documents} documents")
 
 
 class _Parser:
     """From records to documents; knows the ids that are taken."""
 
-    def __init__(self, fields: Fields) -> None:
+    def __init__(self, fields: Fields, rules: Rules, tally: Tally) -> None:
         self._fields = fields
+        self._rules = rules
+        self._tally = tally
         self._ids_are_made = None if fields.id == DEFAULT_ID_FIELD else fields.id is None
-        self._taken: set[bytes] = set()
+        self._taken = Digests()
 
-    def __call__(self, record: Any, made_id: str) -> Document:
-        if not isinstance(record, dict):
-            raise _Problem("not_an_object", f"expected a JSON object, got {_type_name(record)}")
+    def __call__(self, record: Any, label: str, number: int) -> Iterable[Document]:
+        """The document of a record, or its pieces. Raises Problem."""
+        if isinstance(record, TextRecord):
+            return self._text_document(record.text, label)
+        if isinstance(record, StoredRecord):
+            return self._stored_document(record.values)
+        if isinstance(record, dict):
+            return self._document(record, f"{label}:{number}")
+        raise Problem("not_an_object", f"expected a JSON object, got {type_name(record)}")
+
+    def _document(self, record: dict[str, Any], made_id: str) -> Iterable[Document]:
         fields = self._fields
-        identifier = self._own_id(record) or made_id
-        text = _value(record, fields.text)
-        if not isinstance(text, str):
-            raise _wrong_type(fields.text, "text", text)
-        if not text or text.isspace():
-            raise _Problem("empty_text", f"field {fields.text}: expected text, it is blank")
-        if _num_bytes(fields.text, text) > MAX_DOCUMENT_BYTES:
-            raise _too_long()
+        id_place = self._own_id(record)
+        identifier = made_id if id_place is None else to_name(id_place.name, id_place.value)
+        text, used = self._text(record)
+        size = self._size(f"field {fields.text}", text)
         group = None
         if fields.group is not None:
-            group = _value(record, fields.group)
-            group = None if group is None or group == "" else _name(fields.group, group)
+            group_place = find_one(record, fields.group)
+            group = _group(group_place)
+            used.append(group_place)
         named = [name for name in ("source", "license") if isinstance(record.get(name), str)]
-        own = {name: _name(name, record[name]) for name in named if record[name]}
-        key = hashlib.blake2b(identifier.encode(), digest_size=16).digest()
-        if key in self._taken:
-            raise _Problem("duplicate_id", f"field {fields.id}: the id {identifier!r} is taken")
-        self._taken.add(key)
+        own = {name: to_name(name, record[name]) for name in named if record[name]}
+        used += [Place(record, name, name) for name in own]
+        if id_place is not None:
+            used.append(id_place)
+        remove(used)
+        document = Document(
+            identifier, text, group, own.get("source"), own.get("license"), plain(record)
+        )
+        documents = self._admit(document, size)
         if self._ids_are_made is None:  # the first good record speaks for all
-            self._ids_are_made = identifier == made_id
-        for name in (fields.text, fields.group, None if self._ids_are_made else fields.id, *own):
-            place = None if name is None else _locate(record, name)
-            if place is not None:
-                del place[0][place[1]]
-        source, license_ = own.get("source"), own.get("license")
-        return Document(identifier, text, group, source, license_, _plain(record))
+            self._ids_are_made = id_place is None
+        return documents
 
-    def _own_id(self, record: dict[str, Any]) -> str | None:
+    def _text_document(self, text: str, label: str) -> Iterable[Document]:
+        size = self._size("the text", text)
+        if self._fields.group not in (None, FOLDER):
+            explanation = f"field {self._fields.group}: expected {FOLDER}, all that a text has"
+            raise Problem("missing_field", explanation)
+        folder = label.rpartition("/")[0] or None
+        group = folder if self._fields.group == FOLDER else None
+        return self._admit(Document(label, text, group, None, None, {}), size)
+
+    def _stored_document(self, values: dict[str, Any]) -> Iterable[Document]:
+        """Fields by the names that a document has; another group may stand in the metadata."""
+        for name in ("id", "text", "metadata"):
+            if not isinstance(values.get(name), str):
+                raise wrong_type(name, "text", values.get(name))
+        size = self._size("field text", values["text"])
+        try:
+            metadata = json.loads(values["metadata"])
+        except ValueError as error:
+            raise Problem("broken_json", f"field metadata: expected JSON: {error}") from None
+        if not isinstance(metadata, dict):
+            raise wrong_type("metadata", "a JSON object", metadata)
+        own = {
+            name: None if values.get(name) is None else to_name(name, values[name])
+            for name in ("group", "source", "license")
+        }
+        if self._fields.group not in (None, "group"):
+            group_place = find_one(metadata, self._fields.group)
+            own["group"] = _group(group_place)
+            remove([group_place])
+        document = Document(values["id"], values["text"], **own, metadata=metadata)
+        return self._admit(document, size)
+
+    def _own_id(self, record: dict[str, Any]) -> Place | None:
+        """The place of the record's id, None where ids are made."""
         field = self._fields.id
         if field is None:
             return None
-        place = _locate(record, field)
-        has_one = place is not None and place[0][place[1]] is not None
+        found, missing = None, None
+        try:
+            found = find_one(record, field)
+        except Problem as problem:
+            missing = problem
+        has_one = found is not None and found.value is not None
         made = not has_one if self._ids_are_made is None else self._ids_are_made
         if not made:
-            return _name(field, _value(record, field))
+            if missing is not None:
+                raise missing
+            return found
         if has_one:
-            raise _Problem(_UNEXPECTED_ID, f"field {field}: expected none, as in the first record")
+            raise Problem(_UNEXPECTED_ID, f"field {field}: expected none, as in the first record")
         return None
 
+    def _text(self, record: dict[str, Any]) -> tuple[str, list[Place]]:
+        """The text of a record, and the places that it takes up."""
+        field = self._fields.text
+        places = find_all(record, field)
+        for found in places:
+            if not isinstance(found.value, str):
+                raise _no_text(found)
+        text = "\n\n".join(found.value for found in places)
+        lists = field.removesuffix(f".{ALL}")
+        if lists != field and field not in record:
+            places = find_all(record, lists)  # nothing is left of them
+        return text, places
 
-def _locate(record: dict[str, Any], field: str) -> tuple[dict[str, Any], str] | None:
-    """The mapping and the key that hold `field`: the name as it stands, else dot by dot."""
-    if field in record:
-        return record, field
-    *outer, last = field.split(".")
-    within: Any = record
-    for name in outer:
-        within = within.get(name)
-        if not isinstance(within, dict):
-            return None
-    return (within, last) if last in within else None
+    def _size(self, name: str, text: str) -> int:
+        """UTF-8 bytes of a text that is no reason to refuse its record."""
+        if not text or text.isspace():
+            raise Problem("empty_text", f"{name}: expected text, it is blank")
+        size = num_bytes(name, text)
+        limit = self._rules.max_document_bytes
+        if size > limit and self._rules.long_documents == "stop":
+            explanation = f"{name}: expected at most {limit} bytes (max_document_bytes), got {size}"
+            raise Problem("too_long", explanation)
+        return size
 
+    def _admit(self, document: Document, size: int) -> Iterable[Document]:
+        """The document if its id is free, or its pieces."""
+        limit = self._rules.max_document_bytes
+        cuts = cut_text(document.text, limit) if size > limit else []
+        ids = [document.id, *(f"{document.id}/{n}" for n in range(1, len(cuts) + 1))]
+        keys = [digest(each) for each in ids]
+        for each, key in zip(ids, keys, strict=True):
+            if key in self._taken:
+                field = self._fields.id or DEFAULT_ID_FIELD
+                raise Problem("duplicate_id", f"field {field}: the id {each!r} is taken")
+        for key in keys:
+            self._taken.add(key)
+        if not cuts:
+            return (document,)
+        self._tally.split_documents += 1
+        self._tally.pieces += len(cuts)
+        return self._pieces(document, ids[1:], cuts)
 
-def _value(record: dict[str, Any], field: str) -> Any:
-    place = _locate(record, field)
-    if place is None:
-        names = ", ".join(map(repr, itertools.islice(record, 12))) or "no fields"
-        raise _Problem("missing_field", f"field {field}: expected one, the record has {names}")
-    return place[0][place[1]]
-
-
-def _name(field: str, value: Any) -> str:
-    """The value of a field that names something (id, group, source, license) as text."""
-    if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
-        raise _wrong_type(field, "text or a whole number", value)
-    name = str(value)
-    _num_bytes(field, name)
-    return name
-
-
-def _num_bytes(field: str, text: str) -> int:
-    try:
-        return len(text) if text.isascii() else len(text.encode())
-    except UnicodeEncodeError as error:
-        code = f"\\u{ord(text[error.start]):04x}"
-        explanation = f"field {field}: expected Unicode text, character {error.start + 1} is {code}"
-        raise _Problem("lone_surrogate", f"{explanation}, half of a surrogate pair") from None
-
-
-def _wrong_type(field: str, expected: str, value: Any) -> _Problem:
-    return _Problem("wrong_type", f"field {field}: expected {expected}, got {_type_name(value)}")
-
-
-def _too_long() -> _Problem:
-    return _Problem("too_long", f"expected at most {MAX_DOCUMENT_BYTES} bytes of text in a record")
-
-
-def _type_name(value: Any) -> str:
-    return "null" if value is None else type(value).__name__ if value != "" else "empty text"
-
-
-def _plain(value: Any) -> Any:
-    """`value` in types that JSON has: Parquet and NaN go beyond them."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (str, int)):
-        return value
-    if isinstance(value, bytes):
-        return value.hex()
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+    def _pieces(
+        self, document: Document, ids: list[str], cuts: list[tuple[int, int]]
+    ) -> Iterator[Document]:
+        """One group, so that they stay on one side of every split."""
+        group = document.group or document.id
+        for identifier, (start, stop) in zip(ids, cuts, strict=True):
+            yield Document(
+                identifier,
+                document.text[start:stop],
+                group,
+                document.source,
+                document.license,
+                dict(document.metadata),
+            )
 
 
-def _file_size(file: str) -> int:
-    try:
-        filesystem, path = fsspec.core.url_to_fs(file)
-        return filesystem.size(path) or 0
-    except (OSError, ValueError, ImportError) as error:
-        raise BadInput(f"{file}: cannot read the file: {error}") from None
+def _group(found: Place) -> str | None:
+    return None if found.value is None or found.value == "" else to_name(found.name, found.value)
 
 
-def _unit(file: str) -> str:
-    return "row" if data_format(file) == ("parquet", None) else "line"
-
-
-def _records(file: str) -> Iterator[tuple[int, float, _Load]]:
-    """Line or row from 1, the place in the file in bytes, the record."""
-    kind = data_format(file)
-    if kind is None:
-        raise BadInput(f"{file}: expected a data file: {FORMATS_UNDERSTOOD}")
-    number = 0
-    try:
-        filesystem, path = fsspec.core.url_to_fs(file)
-        with filesystem.open(path, "rb") as raw:
-            lines = _parquet_rows(raw) if kind[0] == "parquet" else _json_lines(raw, kind[1])
-            for number, position, load in lines:
-                yield number, position, load
-    except (OSError, pa.ArrowException) as error:
-        where = f", after {_unit(file)} {number}" if number else ""
-        message = f"{file}{where}: cannot read, expected a whole and undamaged file: {error}"
-        raise BadInput(message) from None
-
-
-def _json_lines(raw: Any, codec: str | None) -> Iterator[tuple[int, float, _Load]]:
-    stream = pa.PythonFile(raw, mode="r")
-    if codec is not None:  # Python's own readers take a cut zstd file for a whole one
-        stream = pa.CompressedInputStream(stream, codec)
-    lines = io.BufferedReader(stream, _READ_BYTES)
-    for number in itertools.count(1):
-        line = lines.readline(_LINE_BYTES)
-        if not line:
-            return
-        if len(line) == _LINE_BYTES and not line.endswith(b"\n"):
-            while line and not line.endswith(b"\n"):
-                line = lines.readline(_LINE_BYTES)
-            line = b""
-        if not line or not line.isspace():
-            yield number, raw.tell(), partial(_parse_line, line)
-
-
-def _parse_line(line: bytes) -> Any:
-    if not line:
-        raise _too_long()
-    try:
-        return json.loads(line.rstrip().decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise _not_utf8(f"byte {error.start + 1} of the line") from None
-    except json.JSONDecodeError as error:
-        explanation = f"expected one JSON object on the line; column {error.colno}: {error.msg}"
-        raise _Problem("broken_json", explanation) from None
-    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, [[[[...
-        raise _Problem("broken_json", f"expected a JSON object of usual size: {error}") from None
-
-
-def _parquet_rows(raw: Any) -> Iterator[tuple[int, float, _Load]]:
-    num_bytes = raw.seek(0, io.SEEK_END)
-    file = pq.ParquetFile(raw, buffer_size=_READ_BYTES, pre_buffer=False)
-    number = 0
-    for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
-        try:
-            loads: list[_Load] = [partial(dict, row) for row in batch.to_pylist()]
-        except UnicodeDecodeError:  # find the row
-            loads = [partial(_parse_row, batch.slice(i, 1)) for i in range(batch.num_rows)]
-        for load in loads:
-            number += 1
-            yield number, num_bytes * number / file.metadata.num_rows, load
-
-
-def _parse_row(row: Any) -> Any:
-    values = {}
-    for name, column in zip(row.schema.names, row.columns, strict=True):
-        try:
-            values[name] = column[0].as_py()
-        except UnicodeDecodeError as error:
-            raise _not_utf8(f"field {name}: byte {error.start + 1}") from None
-    return values
-
-
-def _not_utf8(where: str) -> _Problem:
-    return _Problem("invalid_utf8", f"expected UTF-8; {where} is not")
+def _no_text(found: Place) -> Problem:
+    problem = wrong_type(found.name, "text", found.value)
+    if not isinstance(found.value, list) or not found.value:
+        return problem
+    inner = ".NAME" if isinstance(found.value[0], dict) else ""
+    return Problem(problem.kind, f"{problem}; {found.name}.{ALL}{inner} takes all of its elements")
 
 
 class Documents:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from synboot.core.errors import BadInput
-from synboot.data.splits import corpus_bytes_digest
+from synboot.data.files import Paths, corpus_bytes_digest, spool_stream
 from synboot.experiment.arms import arm_sources
 from synboot.experiment.numerics import Numerics, numerics_of
-from synboot.experiment.recipe import ArmName, Recipe
+from synboot.experiment.recipe import STANDARD_INPUT, ArmName, Recipe
 from synboot.experiment.stages.corpus import CorpusStage, TokenizerStage, TokensStage
 from synboot.experiment.stages.evaluation import EvaluateStage
 from synboot.experiment.stages.pairing import EmbedStage, NeighboursStage, PairsStage
@@ -69,8 +70,11 @@ def _loop(settings: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
     return loop
 
 
-def corpus_file(recipe: Recipe, runs: Path) -> str:
-    """The path of the user's corpus, or of the world's, written below `runs` if need be."""
+def corpus_file(recipe: Recipe, runs: Path) -> Paths:
+    """Where the user's corpus lies, or the world's; standard input and worlds are written below
+    `runs` if need be."""
+    if recipe.corpus.path == STANDARD_INPUT:
+        return str(spool_stream(sys.stdin.buffer, runs / "inputs"))
     if recipe.corpus.path is not None:
         return recipe.corpus.path
     path = runs / "worlds" / f"pydocs-{fingerprint()}.jsonl"
@@ -96,13 +100,13 @@ def make_plan(recipe: Recipe, runs: Path) -> Plan:
     return plan
 
 
-def _plan_corpus(plan: Plan, path: str, numerics: Numerics) -> None:
+def _plan_corpus(plan: Plan, paths: Paths, numerics: Numerics) -> None:
     recipe = plan.recipe
-    settings = recipe.corpus.model_dump(mode="json", exclude={"path", "world"})
+    settings = recipe.corpus.reading()
     if recipe.corpus.world is not None:
         settings["group_field"] = "group"
-    content = {"content": corpus_bytes_digest(path)}
-    corpus = plan.add(CorpusStage({**content, **settings}, seed=recipe.seed, path=path))
+    content = {"content": corpus_bytes_digest(paths)}
+    corpus = plan.add(CorpusStage({**content, **settings}, seed=recipe.seed, paths=paths))
     tokenizer = plan.add(
         TokenizerStage(
             {

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from synboot.core.config import (
     Config,
@@ -20,6 +20,8 @@ from synboot.core.config import (
     read_recipe,
     validate,
 )
+from synboot.data.corpus import MAX_DOCUMENT_BYTES, LongDocuments, OnBad
+from synboot.data.cuts import MIN_PIECE_BYTES
 from synboot.model.architecture import PRESETS
 from synboot.pairs.encoders import EncoderName
 from synboot.pairs.filters import PairFilterConfig
@@ -32,25 +34,55 @@ from synboot.train.loop import LoopConfig
 ArmName = Literal["repetition", "sbp", "oracle"]
 CheckpointRule = Literal["last", "best"]
 
+STANDARD_INPUT = "-"
+_YOUNG_FIELDS = ("max_document_bytes", "long_documents")
+
 
 class CorpusConfig(Config):
     """Where the documents come from and which of them may be used."""
 
-    path: str | None = None
-    """A JSONL or Parquet file, or a directory of them."""
+    path: str | tuple[str, ...] | None = None
+    """Files, directories, globs or URLs of JSONL, Parquet, text or saved datasets; `-` is standard
+    input."""
     world: Literal["pydocs"] | None = None
     """A corpus that synboot makes itself, instead of `path`."""
     text_field: str = "text"
     id_field: str = "id"
     group_field: str | None = None
-    """Documents of one group stay on one side of every split and budget."""
+    """Documents of one group stay on one side of every split and budget. Of a text file: folder."""
     license: str | None = None
     """Licence of documents that name none."""
-    on_bad: Literal["stop", "skip"] = "stop"
+    on_bad: OnBad = "stop"
+    max_document_bytes: int = Field(default=MAX_DOCUMENT_BYTES, ge=MIN_PIECE_BYTES)
+    """UTF-8 bytes of a document's text; a longer one is a bad record, or is split."""
+    long_documents: LongDocuments = "stop"
     valid_fraction: float = Field(default=0.05, gt=0, lt=0.5)
     test_fraction: float = Field(default=0.05, gt=0, lt=0.5)
     max_heldout_overlap: float = Field(default=0.2, ge=0, le=1)
     """Training documents with a larger share of their 13-word windows in held-out text go."""
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _paths(cls, path: Any) -> Any:
+        if path == [None]:
+            return STANDARD_INPUT  # YAML reads a lone dash as a list of nothing
+        several = isinstance(path, (list, tuple))
+        paths = path if several else [path]
+        if path is not None and not (paths and all(isinstance(p, str) and p for p in paths)):
+            raise ValueError("expected a path or a list of paths")
+        if several and STANDARD_INPUT in paths:
+            raise ValueError(f"expected {STANDARD_INPUT} (standard input) alone")
+        return path
+
+    def reading(self) -> dict[str, Any]:
+        """What the corpus depends on beside its files.
+
+        Fields that are younger than the first runs are left out where they hold their defaults, so
+        that the ids of those runs stay (law 1).
+        """
+        values = self.model_dump(mode="json", exclude={"path", "world"})
+        defaults = {name: type(self).model_fields[name].default for name in _YOUNG_FIELDS}
+        return {k: v for k, v in values.items() if k not in defaults or v != defaults[k]}
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

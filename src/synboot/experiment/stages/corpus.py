@@ -11,7 +11,8 @@ import numpy as np
 from synboot.core.errors import BadInput
 from synboot.data.budget import fit_budget_with_bpe, keyed_groups
 from synboot.data.corpus import Documents
-from synboot.data.splits import build_corpus, corpus_bytes_digest
+from synboot.data.files import Paths, corpus_bytes_digest, show_paths
+from synboot.data.splits import build_corpus
 from synboot.data.tokenizer import TextTokenizer
 from synboot.data.tokens import (
     TokenStore,
@@ -55,18 +56,19 @@ class CorpusStage(Stage):
     name = "corpus"
     version = 1
 
-    def __init__(self, config: Mapping[str, Any], *, seed: int, path: str) -> None:
+    def __init__(self, config: Mapping[str, Any], *, seed: int, paths: Paths) -> None:
         super().__init__(config, {}, seed=seed)
-        self.path = path  # the config holds the digest of its bytes instead
+        self.paths = paths  # the config holds the digest of its bytes instead
 
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
         """Write train.arrow, valid.arrow and test.arrow."""
         options = {key: value for key, value in self.config.items() if key != "content"}
         counts: Counts = build_corpus(
-            self.path, context.directory, seed=self.seed, progress=context.advance, **options
+            self.paths, context.directory, seed=self.seed, progress=context.advance, **options
         )
-        if corpus_bytes_digest(self.path) != self.config["content"]:
-            raise BadInput(f"{self.path}: the files changed while they were read; begin again")
+        if corpus_bytes_digest(self.paths) != self.config["content"]:
+            shown = show_paths(self.paths)
+            raise BadInput(f"{shown}: the files changed while they were read; begin again")
         return {**counts, "flops": 0}
 
 
