@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import inspect
 import json
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,6 +39,22 @@ UntilOption = Annotated[
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Print stages, ids and what is missing; run nothing.")
 ]
+OutputOption = Annotated[
+    Path, typer.Option("--output", "-o", help="What to write.", show_default=False)
+]
+CorpusArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="CORPUS",
+        help="Files, directories, globs or URLs; - is standard input.",
+        show_default=False,
+    ),
+]
+ModelOption = Annotated[
+    Path | None, typer.Option(help="A causal LM directory (Hugging Face layout).")
+]
+ContextOption = Annotated[int | None, typer.Option(help="Positions; by default the model's.")]
+SeedOption = Annotated[int, typer.Option(help="Key of all randomness.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -75,6 +96,242 @@ def status(
     _run(recipe, runs, settings or [], None, True, json_output)
 
 
+# What every verb on plain files takes besides its own options, and how documents are read.
+_SHARED: dict[str, tuple[Any, Any]] = {
+    "overwrite": (
+        Annotated[bool, typer.Option(help="Replace an output that synboot made differently.")],
+        False,
+    ),
+    "json_output": (JsonOption, False),
+}
+_READING: dict[str, tuple[Any, Any]] = {
+    "text_field": (
+        Annotated[str, typer.Option(help="Where a record has its text; a.b goes into objects.")],
+        "text",
+    ),
+    "id_field": (Annotated[str, typer.Option(help="Where a record has its id.")], "id"),
+    "group_field": (
+        Annotated[str | None, typer.Option(help="Documents of one group stay together.")],
+        None,
+    ),
+    "license": (
+        Annotated[str | None, typer.Option(help="Licence of documents that name none.")],
+        None,
+    ),
+    "on_bad": (Annotated[str, typer.Option(help="Bad records: stop, or skip and count.")], "stop"),
+    "max_document_bytes": (
+        Annotated[int, typer.Option(help="Longest text of a document.")],
+        1 << 28,
+    ),
+    "long_documents": (
+        Annotated[str, typer.Option(help="Longer texts: stop, or split into pieces.")],
+        "stop",
+    ),
+}
+
+
+def _verb(
+    module: str, function: str, *, reads: bool = True
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command that gives its options to `synboot.verbs.MODULE.FUNCTION` and shows the outcome.
+
+    The options that all such verbs share are added to its signature here.
+    """
+    extra = (_READING if reads else {}) | _SHARED
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def invoke(json_output: bool, **given: Any) -> None:
+            loaded = importlib.import_module(f"synboot.verbs.{module}")
+            outcome = getattr(loaded, function)(**given)
+            print(json.dumps(outcome.as_json(), indent=2) if json_output else outcome.summary())
+
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        added = [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind
+            )
+            for name, (kind, default) in extra.items()
+        ]
+        invoke.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+        invoke.__annotations__ = {p.name: p.annotation for p in (*own, *added)}
+        app.command()(invoke)
+        return command
+
+    return decorate
+
+
+def _tokens(text: str) -> int:
+    """`"1.5M" -> 1_500_000`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMBT]?)", text.strip().replace("_", "").upper())
+    if not match:
+        raise BadInput(f"expected a number of tokens such as 300000, 500K or 1.5M, got {text!r}")
+    return round(
+        float(match[1]) * {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}[match[2]]
+    )
+
+
+@_verb("splitting", "split_corpus")
+def split(
+    corpus: CorpusArgument,
+    *,
+    output: OutputOption,
+    valid_fraction: Annotated[float, typer.Option(help="Share of groups.")] = 0.05,
+    test_fraction: Annotated[float, typer.Option(help="Share of groups.")] = 0.05,
+    max_heldout_overlap: Annotated[
+        float, typer.Option(help="Share of 13-word windows in held-out text, at most.")
+    ] = 0.2,
+    seed: SeedOption = 0,
+) -> None:
+    """Split a corpus into train, valid and test files that share nothing they should not."""
+
+
+@_verb("pairing", "find_pairs")
+def pair(
+    corpus: CorpusArgument,
+    *,
+    output: OutputOption,
+    encoder: Annotated[
+        str, typer.Option(help="lsa, lm (with --model) or sentence-transformers:NAME.")
+    ] = "lsa",
+    model: ModelOption = None,
+    layer: Annotated[int | None, typer.Option(help="Of lm; chosen on halves by default.")] = None,
+    prefix: Annotated[str, typer.Option(help="Instruction before every text.")] = "",
+    dimensions: Annotated[int, typer.Option(help="Of the vectors.")] = 256,
+    top_k: Annotated[int, typer.Option(help="Neighbours looked at for each document.")] = 20,
+    min_similarity: Annotated[float, typer.Option(help="Cosine; judge by reading.")] = 0.3,
+    max_similarity: Annotated[float, typer.Option(help="Cosine.")] = 1.0,
+    max_window_overlap: Annotated[
+        float, typer.Option(help="Share of 13-word windows in common, at most.")
+    ] = 0.5,
+    max_pairs_per_document: Annotated[int, typer.Option(help="The most similar first.")] = 10,
+    exclude_same_group: Annotated[bool, typer.Option(help="No pairs within a group.")] = False,
+    seed: SeedOption = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+) -> None:
+    """Find the pairs of related documents of a corpus."""
+
+
+@_verb("training", "tune")
+def tune(
+    pairs: Annotated[Path, typer.Argument(help="d1, d2: ids of documents.", show_default=False)],
+    *,
+    output: OutputOption,
+    corpus: Annotated[list[str], typer.Option(help="The documents; may be given several times.")],
+    model: Annotated[Path, typer.Option(help="The model to start from.")],
+    context: ContextOption = None,
+    passes: Annotated[int, typer.Option(help="Times that every pair is seen.")] = 2,
+    validation_fraction: Annotated[float, typer.Option(help="Share of pairs held out.")] = 0.1,
+    learning_rate: float = 3e-4,
+    weight_decay: float = 0.1,
+    dropout: float = 0.0,
+    batch_rows: int = 8,
+    num_validations: int = 20,
+    seed: SeedOption = 0,
+    threads: int | None = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+) -> None:
+    """Tune a model into a synthesizer, p(d2 given d1)."""
+
+
+@_verb("synthesis", "synthesize")
+def synthesize(
+    synthesizer: Annotated[Path, typer.Argument(help="What tune wrote.", show_default=False)],
+    corpus: CorpusArgument,
+    *,
+    output: OutputOption,
+    tokens: Annotated[
+        int, typer.Option(parser=_tokens, metavar="N", help="To write: 500K, 1M, ...")
+    ],
+    context: ContextOption = None,
+    temperature: float = 1.0,
+    top_p: float = 0.9,
+    top_k: Annotated[int, typer.Option(help="0 for all.")] = 0,
+    max_tokens: Annotated[int, typer.Option(help="Of one document.")] = 4096,
+    max_draws_per_seed: int = 100,
+    keep_unfinished: Annotated[
+        bool, typer.Option(help="Keep texts that were cut at the length limit.")
+    ] = False,
+    min_tokens: int = 8,
+    max_repetition: float = 0.5,
+    max_seed_overlap: float = 0.5,
+    max_corpus_overlap: float = 0.8,
+    max_draw_overlap: float = 0.8,
+    seed: SeedOption = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes.")] = None,
+    slots: Annotated[int | None, typer.Option(help="Sequences sampled together.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+) -> None:
+    """Write a synthetic corpus: draws from the synthesizer, every document a seed in turn."""
+
+
+@_verb("training", "pretrain")
+def pretrain(
+    corpus: CorpusArgument,
+    *,
+    output: OutputOption,
+    tokens: Annotated[
+        int, typer.Option(parser=_tokens, metavar="N", help="To train: 500K, 1M, ...")
+    ],
+    synthetic: Annotated[
+        list[str] | None, typer.Option(help="Synthetic text, passed once.")
+    ] = None,
+    synthetic_tokens: Annotated[
+        int | None,
+        typer.Option(parser=_tokens, metavar="N", help="Synthetic ones; by default all there are."),
+    ] = None,
+    valid: Annotated[list[str] | None, typer.Option(help="Validation text.")] = None,
+    valid_fraction: Annotated[float, typer.Option(help="Held out where there is none.")] = 0.05,
+    preset: Annotated[str | None, typer.Option(help="Shape of a new model: 0.6m, 1m, ...")] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="Directory of a tokenizer.")] = None,
+    vocab_size: Annotated[int, typer.Option(help="Of a new tokenizer.")] = 2048,
+    model: ModelOption = None,
+    context: ContextOption = None,
+    learning_rate: float = 4e-3,
+    weight_decay: float = 1.0,
+    dropout: float = 0.0,
+    batch_rows: int = 8,
+    num_validations: int = 20,
+    checkpoint: Annotated[str, typer.Option(help="best on validation, or last.")] = "best",
+    seed: SeedOption = 0,
+    threads: int | None = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+) -> None:
+    """Train a language model on real text, or on real and synthetic text jointly."""
+
+
+@_verb("evaluation", "evaluate")
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A causal LM directory.", show_default=False)],
+    corpus: CorpusArgument,
+    *,
+    output: OutputOption,
+    context: ContextOption = None,
+    threads: int | None = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+) -> None:
+    """Score every document of held-out text under a model."""
+
+
+@_verb("reporting", "report", reads=False)
+def report(
+    source: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN | ARM=SCORES...",
+            help="A run's directory, or arms and what evaluate wrote.",
+            show_default=False,
+        ),
+    ],
+    *,
+    output: OutputOption,
+    seed: SeedOption = 0,
+    bootstrap_resamples: int = 10_000,
+) -> None:
+    """Write the page that shows what a run, or a comparison of models, found."""
+
+
 def packaged_recipe(name: str) -> Path:
     """A recipe that comes with synboot: inside an installed package, or in its source tree."""
     package = Path(__file__).parent
@@ -94,74 +351,24 @@ def _run(
 ) -> None:
     from synboot.experiment.recipe import load_recipe
     from synboot.experiment.run import RunPaths, describe_run, run_recipe
+    from synboot.experiment.summary import comparison_table, stage_table
 
     recipe = load_recipe(recipe_path, settings)
     if dry_run:
         described = describe_run(recipe, runs, until)
-        print(json.dumps(described, indent=2) if json_output else _stage_table(described))
+        print(json.dumps(described, indent=2) if json_output else stage_table(described))
         return
     result = run_recipe(recipe, runs, display=display_for(sys.stderr), until=until)
     if result is None:
         described = describe_run(recipe, runs, until)
-        print(json.dumps(described, indent=2) if json_output else _stage_table(described))
+        print(json.dumps(described, indent=2) if json_output else stage_table(described))
         return
     if json_output:
         print(json.dumps(result, indent=2))
         return
-    print(_comparison_table(result))
+    print(comparison_table(result))
     print(f"\nreport: {RunPaths(runs, recipe.name).report}")
     print(f"result: {RunPaths(runs, recipe.name).result}")
-
-
-def _stage_table(described: dict[str, Any]) -> str:
-    lines = []
-    width = max(len(stage["label"]) for stage in described["stages"])
-    for stage in described["stages"]:
-        notes = [
-            f"{stage['parts_done']} parts" if "parts_done" in stage else "",
-            f"step {stage['checkpoint_step']}" if "checkpoint_step" in stage else "",
-            f"{stage['tokens']:,} tokens" if stage["tokens"] else "",
-            f"{stage['flops']:.2e} FLOPs" if stage["flops"] else "",
-        ]
-        note = ", ".join(note for note in notes if note)
-        lines.append(
-            f"{stage['status']:8} {stage['label']:{width}}  {stage['id'][:12]}  {note}".rstrip()
-        )
-    flops = described["known_flops_to_do"]
-    lines.append(f"{described['missing']} of {len(described['stages'])} stages are missing")
-    if flops:
-        lines.append(f"training them takes {flops:.2e} FLOPs; tuning and synthesis come on top")
-    return "\n".join(lines)
-
-
-def _comparison_table(result: dict[str, Any]) -> str:
-    """The comparison of the arms for a terminal."""
-    lines = [
-        f"{result['training_tokens']:,} training tokens for every arm, "
-        f"{result['unique']['tokens']:,} unique; {result['split']} text of "
-        f"{result['corpus']['documents'][result['split']]} documents",
-        f"{'arm':12} {'bits/byte':>9} {'nats/token':>10} {'perplexity':>10}  "
-        "gain in bits/byte [95%]",
-    ]
-    for arm, facts in result["arms"].items():
-        test = facts["test"]
-        gain = result["comparisons"].get(arm, {}).get("bits_per_byte")
-        shown = f"{gain['gain']:+.4f}" if gain else ""
-        if gain and gain["low"] is not None:
-            shown += f" [{gain['low']:+.4f}, {gain['high']:+.4f}]"
-        lines.append(
-            f"{arm:12} {test['bits_per_byte']:9.4f} {test['nats_per_token']:10.4f} "
-            f"{test['perplexity']:10.2f}  {shown}".rstrip()
-        )
-    if result["recovered"]:
-        share = result["recovered"]["bits_per_byte"]
-        lines.append(
-            f"recovered: refused, {share['refused']}"
-            if share["value"] is None
-            else f"recovered of the oracle's gain: {share['value']:.1%} "
-            f"[{share['low']:.1%}, {share['high']:.1%}]"
-        )
-    return "\n".join(lines)
 
 
 def main() -> None:

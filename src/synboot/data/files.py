@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal
@@ -126,8 +126,13 @@ def corpus_bytes_digest(paths: Paths) -> str:
 
     The same wherever the files lie, for identity (law 1). Raises BadInput as `find_files` does.
     """
+    return bytes_digest(find_files(paths))
+
+
+def bytes_digest(found: Mapping[Split | None, Sequence[DataFile]]) -> str:
+    """`corpus_bytes_digest` of files that were found already."""
     whole = hashlib.sha256()
-    for split, files in find_files(paths).items():
+    for split, files in found.items():
         for file in files:
             content = hashlib.sha256()
             with _reading(file.path):

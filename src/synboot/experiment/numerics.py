@@ -17,14 +17,16 @@ class Numerics:
     training: dict[str, Any]
     parts: dict[str, Any]
     draws: dict[str, Any]
+    scoring: dict[str, Any]
 
 
 def numerics_of(runtime: RuntimeConfig) -> Numerics:
-    """The numerics of training, of parts of documents and of draws. Raises BadInput for a device
-    that this machine does not have."""
+    """The numerics of training, of parts of documents, of draws and of held-out scores. Raises
+    BadInput for a device that this machine does not have."""
     device = resolve_device(runtime.device)
     shared = {"device": device.type, "attention": "sdpa"} | _versions("torch", "transformers")
     precision = resolve_precision(runtime.precision, device)
+    part_documents = {"part_documents": runtime.part_documents}
     return Numerics(
         training={
             **shared,
@@ -32,9 +34,10 @@ def numerics_of(runtime: RuntimeConfig) -> Numerics:
             "precision": precision,
             "micro_rows": runtime.micro_rows,
         },
-        parts={"threads": 1, "part_documents": runtime.part_documents}
+        parts={"threads": 1, **part_documents}
         | _versions("numpy", "scipy", "scikit-learn", "tokenizers"),
         draws={**shared, "threads": 1, "slots": runtime.slots, "part_draws": runtime.part_draws},
+        scoring={**shared, "threads": runtime.threads, "precision": "float32", **part_documents},
     )
 
 

@@ -213,7 +213,7 @@ def _evaluate(plan: Plan, run: Run, pretrain: Stage, numerics: Numerics) -> Eval
         },
         {**plan.corpus, "pretrain": pretrain},
         seed=recipe.seed,
-        numerics=numerics.training | {"precision": "float32"},
+        numerics=numerics.scoring,
         label=f"evaluate {run[0]}, seed {run[1]}",
     )
 

@@ -23,6 +23,7 @@ SHOWN_CHARACTERS = 900  # of one text
 SHOWN_SAMPLES = 8  # of what was kept
 SHOWN_PER_REASON = 3  # of what was dropped
 
+_GENERATOR = '<meta name="generator" content="synboot">'
 _NONE = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
 # Characters that HTML or UTF-8 cannot carry. Those of C0 have a picture; the others get U+FFFD.
@@ -50,6 +51,12 @@ def write_report(data: ReportData, path: Path) -> None:
     page = render(data).encode("utf-8")
     with atomic_file(path) as file:
         file.write(page)
+
+
+def is_report(path: Path) -> bool:
+    """Whether the file at `path` is a page that `write_report` wrote."""
+    with path.open("rb") as file:
+        return _GENERATOR.encode() in file.read(2048)
 
 
 def render(data: ReportData) -> str:

@@ -56,7 +56,10 @@ def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
     counts = {name: artifacts[stage.id].counts for name, stage in plan.corpus.items()}
     vocab_size, unique = counts["tokenizer"]["vocab_size"], counts["tokens"]["unique"]
     everything, rest = num_parameters(shape_of(recipe.model.preset), vocab_size)
-    scores = {run: read_scores(artifacts[stage.id]) for run, stage in plan.evaluate.items()}
+    scores = {
+        run: read_scores(artifacts[stage.id].file("scores.parquet"))
+        for run, stage in plan.evaluate.items()
+    }
     mean: dict[str, Scores] = {
         arm: mean_scores([s for (name, _), s in scores.items() if name == arm])
         for arm in recipe.experiment.arms

@@ -35,9 +35,8 @@ from synboot.core.storage import (
     remove_leftovers,
     write_json,
 )
-from synboot.pipeline.stage import MANIFEST, SCRATCH, Artifact, Context, Counts, Stage
+from synboot.pipeline.stage import MANIFEST, PART_FACTS, SCRATCH, Artifact, Context, Counts, Stage
 
-_PART_FACTS = "part.json"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -293,7 +292,7 @@ class Runner:
 
     def _reuse(self, context: Context, path: Path, kind: str, **fields: int) -> bool:
         """Whether `path` holds what was committed there; if it is damaged, it goes."""
-        if not (path / _PART_FACTS).is_file():
+        if not (path / PART_FACTS).is_file():
             return False
         damaged = _damage(path)
         if damaged:
@@ -314,14 +313,14 @@ def stage_part(stage: Stage, context: Context, index: int) -> Counts:
 
 
 def _write_part_facts(directory: Path, counts: Counts) -> None:
-    write_json(directory / _PART_FACTS, {"files": describe_files(directory), "counts": counts})
+    write_json(directory / PART_FACTS, {"files": describe_files(directory), "counts": counts})
 
 
 def _damage(directory: Path) -> list[str]:
     try:
-        return damaged_files(directory, read_json(directory / _PART_FACTS)["files"])
+        return damaged_files(directory, read_json(directory / PART_FACTS)["files"])
     except (ValueError, KeyError, TypeError, AttributeError):
-        return [_PART_FACTS]
+        return [PART_FACTS]
 
 
 def _part_path(folder: Path, index: int) -> Path:

@@ -16,7 +16,15 @@ MANIFEST = "manifest.json"
 SCRATCH = "scratch"
 """Sub-directory of an unfinished artifact (parts, checkpoints); it goes when the rest stands."""
 
+PART_FACTS = "part.json"
+"""In every committed part: checksums of its files, and what it counted."""
+
 Counts = dict[str, Any]
+
+
+def part_counts(part: Path) -> Counts:
+    """What a committed part counted."""
+    return dict(read_json(part / PART_FACTS)["counts"])
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,34 +14,60 @@ from synboot.data.tokenizer import TextTokenizer
 from synboot.data.tokens import TokenStore
 from synboot.eval.likelihood import score_documents, windows_of
 from synboot.experiment.stages.corpus import heldout_documents
-from synboot.experiment.stages.process import set_threads
+from synboot.experiment.stages.process import ranges, set_threads
 from synboot.experiment.statistics import Scores
 from synboot.model.architecture import load_model, shape_of
 from synboot.model.flops import forward_flops
-from synboot.pipeline.stage import Artifact, Context, Counts, Stage
+from synboot.pipeline.stage import Context, Counts, Stage, part_counts
 
 
 class EvaluateStage(Stage):
-    """Scores one checkpoint of one arm on a held-out split, in float32 wherever it was trained."""
+    """Scores one checkpoint of one arm, or a user's model, on a held-out split, in float32 wherever
+    it was trained."""
 
     name = "evaluate"
-    version = 1
+    version = 2
+    max_workers = 1  # one process with all threads
+
+    def __init__(
+        self, *arguments: Any, model_directory: Path | None = None, **options: Any
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self.model_directory = model_directory
+        """A user's model, in place of the run's; the config has the digest of its content."""
+        self._model: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_model": None}
 
     def enter(self) -> None:
         """As many threads as training has."""
         set_threads(self.numerics["threads"])
 
-    def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
-        """Write scores.parquet: id, num_tokens, num_bytes, nats."""
+    def num_parts(self, context: Context) -> int:
+        """Ranges of documents."""
+        return len(self._ranges(context))
+
+    def _ranges(self, context: Context) -> list[tuple[int, int]]:
+        documents = heldout_documents(context.inputs["corpus"], self.config["split"])
+        return ranges(len(documents), self.numerics["part_documents"])
+
+    def run_part(self, context: Context, index: int, directory: Path) -> Counts:
+        """The scores of a range of documents."""
         split, length = self.config["split"], self.config["model"]["context"]
+        start, stop = self._ranges(context)[index]
         documents = heldout_documents(context.inputs["corpus"], split)
-        texts = documents.texts(0, len(documents))
         store = TokenStore(context.inputs["tokens"].file(split))
         tokenizer = TextTokenizer.load(context.inputs["tokenizer"].path)
+        if self._model is None:
+            given = self.model_directory
+            self._model = load_model(
+                given or context.inputs["pretrain"].file(self.config["checkpoint"])
+            )
         found = score_documents(
-            load_model(context.inputs["pretrain"].file(self.config["checkpoint"])),
-            [store[i][:-1] for i in range(len(store))],
-            texts,
+            self._model,
+            [store[i][:-1] for i in range(start, stop)],
+            documents.texts(start, stop),
             context=length,
             end_id=tokenizer.end_id,
             device=torch.device(self.numerics["device"]),
@@ -48,30 +75,40 @@ class EvaluateStage(Stage):
         )
         table = pa.table(
             {
-                "id": documents.ids(0, len(documents)),
+                "id": documents.ids(start, stop),
                 "num_tokens": found.num_tokens,
                 "num_bytes": found.num_bytes,
                 "nats": found.nats,
             }
         )
-        pq.write_table(table, context.directory / "scores.parquet")
-        shape = shape_of(self.config["model"]["preset"])
+        pq.write_table(table, directory / "scores.parquet")
         windows = (
             window.stop - window.start
             for document, num_tokens in enumerate(found.num_tokens.tolist())
             for window in windows_of(document, num_tokens, length)
         )
+        shape = shape_of(self.config["model"]["preset"])
+        flops = sum(forward_flops(shape, tokenizer.vocab_size, 0, size) for size in windows)
+        return {"documents": stop - start, "flops": flops}
+
+    def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
+        """Write scores.parquet: id, num_tokens, num_bytes, nats."""
+        self._model = None
+        table = pa.concat_tables([pq.read_table(part / "scores.parquet") for part in parts])
+        pq.write_table(table, context.directory / "scores.parquet")
+        scores = read_scores(context.directory / "scores.parquet")
         return {
-            "documents": len(documents),
-            "tokens": int(found.num_tokens.sum()),
-            "flops": sum(forward_flops(shape, tokenizer.vocab_size, 0, size) for size in windows),
-            "bits_per_byte": found.bits_per_byte,
+            "documents": len(scores.ids),
+            "tokens": int(scores.num_tokens.sum()),
+            "flops": sum(part_counts(part)["flops"] for part in parts),
+            "bits_per_byte": scores.bits_per_byte(),
+            "nats_per_token": scores.nats_per_token(),
         }
 
 
-def read_scores(evaluation: Artifact) -> Scores:
+def read_scores(file: Path) -> Scores:
     """The per-document table of an evaluation."""
-    table = pq.read_table(evaluation.file("scores.parquet"))
+    table = pq.read_table(file)
     return Scores(
         ids=table["id"].to_pylist(),
         num_tokens=table["num_tokens"].to_numpy(),

@@ -1,0 +1,1 @@
+"""Every step of SBP alone, on plain files: the functions behind the verbs."""

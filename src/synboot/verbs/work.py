@@ -1,0 +1,211 @@
+"""A verb's output: made beside its place, resumable, put there when it is whole.
+
+While a verb works, its stages lie in the directory `OUTPUT.partial`; a command that was stopped or
+killed goes on from there. The finished output carries a stamp that says which settings, inputs
+and versions it answers to: in a Parquet file's metadata, or as `manifest.json` in a directory.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from synboot.core.errors import BadInput
+from synboot.core.events import Display, EventLog, QuietDisplay, display_for
+from synboot.core.storage import (
+    atomic_directory,
+    atomic_file,
+    exclusive_lock,
+    read_json,
+    write_json,
+)
+from synboot.pipeline.runner import Runner
+from synboot.pipeline.stage import MANIFEST, Artifact, Stage
+
+STAMP_KEY = b"synboot"
+_MARK = "synboot.json"
+_MADE_BY = {"made_by": "synboot"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a verb leaves: its output, the id that the output answers to, what was counted."""
+
+    path: Path
+    id: str
+    counts: Mapping[str, Any]
+    text: str = ""
+    """What a person is shown instead of the counts."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"output": str(self.path), "id": self.id, "counts": dict(self.counts)}
+
+    def summary(self) -> str:
+        """A few lines for a terminal."""
+        rows = [] if self.text else list(_flat(self.counts))
+        width = max((len(name) for name, _ in rows), default=0)
+        lines = [f"{name:{width}}  {value}" for name, value in rows]
+        return "\n".join([*([self.text, ""] if self.text else []), *lines, f"output: {self.path}"])
+
+
+def _flat(counts: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in counts.items():
+        label = f"{before}{name}".replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{label} ")
+        elif isinstance(value, float):
+            yield label, f"{value:,.4f}"
+        elif isinstance(value, int):
+            yield label, f"{value:,}" if abs(value) < 10**15 else f"{value:.2e}"
+        elif value is not None and not isinstance(value, list):
+            yield label, str(value)
+
+
+Publish = Callable[[Mapping[str, Artifact], dict[str, Any]], None]
+"""`publish(finished artifacts by stage id, stamp)` puts the output in its place, atomically."""
+
+
+def complete(
+    verb: str,
+    output: Path,
+    stages: Sequence[Stage],
+    publish: Publish,
+    *,
+    workers: int,
+    overwrite: bool,
+    quiet: bool,
+) -> Outcome:
+    """Bring `stages` to their end and `output` into its place; the last stage is the output's.
+
+    What an earlier start of the same command finished is not done again. Raises BadInput if
+    `output` is there already and is not ours, or is ours and answers to something else (unless
+    `overwrite`); nothing of the user's is ever replaced.
+    """
+    last = stages[-1]
+    display: Display = QuietDisplay() if quiet else display_for(sys.stderr)
+    folder = partial_folder(output)
+    _check_partial(folder)
+    stamp = read_stamp(output)
+    if stamp is not None and stamp.get("id") == last.id:
+        display.message(f"{output}: done before")
+        _remove(folder)
+        return Outcome(output, last.id, stamp["counts"])
+    if stamp is not None and not overwrite:
+        raise BadInput(
+            f"{output}: was made by synboot {stamp.get('verb')} with other settings or from other "
+            "inputs; name another output, or say --overwrite"
+        )
+    write_json(folder / _MARK, {**_MADE_BY, "verb": verb, "output": output.name})
+    with exclusive_lock(folder / "work.lock"):
+        events = EventLog(folder / "events.jsonl")
+        runner = Runner(folder / "artifacts", workers, events, display)
+        artifacts = runner.run(stages)
+        manifests = [artifacts[stage.id].manifest for stage in stages]
+        stamp = {
+            **_MADE_BY,
+            "verb": verb,
+            "id": last.id,
+            "counts": artifacts[last.id].counts,
+            "stages": [{k: v for k, v in m.items() if k != "files"} for m in manifests],
+        }
+        publish(artifacts, stamp)
+        events.emit("output_done", verb=verb, id=last.id)
+    _remove(folder)
+    return Outcome(output, last.id, stamp["counts"])
+
+
+def partial_folder(output: Path) -> Path:
+    """Where the unfinished work of an output lies."""
+    return output.with_name(output.name + ".partial")
+
+
+def read_stamp(output: Path) -> dict[str, Any] | None:
+    """The stamp of a finished output; None where nothing is there (or an empty directory).
+
+    Raises BadInput for a file or a directory that is not ours.
+    """
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return None
+    stamp = model_stamp(output) if output.is_dir() else _file_stamp(output)
+    if stamp is None:
+        raise BadInput(
+            f"{output}: is there already and was not made by synboot; name another output"
+        )
+    return stamp
+
+
+def model_stamp(directory: Path) -> dict[str, Any] | None:
+    """The stamp of a directory that a verb made, else None."""
+    try:
+        stamp = read_json(directory / MANIFEST)
+    except (OSError, ValueError):
+        return None
+    return stamp if isinstance(stamp, dict) and stamp.get("made_by") == "synboot" else None
+
+
+def _file_stamp(file: Path) -> dict[str, Any] | None:
+    try:
+        stamp = json.loads((pq.read_schema(file).metadata or {})[STAMP_KEY])
+    except (OSError, pa.ArrowException, KeyError, ValueError):
+        return None
+    return stamp if isinstance(stamp, dict) else None
+
+
+def publish_parquet(source: Path, output: Path, stamp: Mapping[str, Any]) -> None:
+    """Copy the Parquet file `source` to `output`, with the stamp in its metadata."""
+    file = pq.ParquetFile(source)
+    schema = file.schema_arrow
+    encoded = json.dumps(stamp, ensure_ascii=False).encode()
+    schema = schema.with_metadata({**(schema.metadata or {}), STAMP_KEY: encoded})
+    with atomic_file(output) as target, pq.ParquetWriter(target, schema) as writer:
+        for batch in file.iter_batches():
+            writer.write_batch(batch.replace_schema_metadata(schema.metadata))
+
+
+def publish_directory(output: Path, stamp: Mapping[str, Any], fill: Callable[[Path], None]) -> None:
+    """A directory that `fill` filled, with the stamp as its manifest.json."""
+    with atomic_directory(output) as directory:
+        fill(directory)
+        write_json(directory / MANIFEST, stamp)
+
+
+def expect_suffix(output: str | Path, suffix: str) -> Path:
+    """`output` as a path. Raises BadInput unless its name ends in `suffix`."""
+    path = Path(output)
+    if path.suffix != suffix:
+        raise BadInput(f"{path}: expected an output whose name ends in {suffix}")
+    return path
+
+
+def _check_partial(folder: Path) -> None:
+    """Raises BadInput if what stands where our unfinished work would is not ours."""
+    if not folder.exists():
+        return
+    try:
+        ours = folder.is_dir() and read_json(folder / _MARK).get("made_by") == "synboot"
+    except (OSError, ValueError, AttributeError):  # a kill may have come before the mark
+        ours = folder.is_dir() and all(p.name.startswith(f".{_MARK}") for p in folder.iterdir())
+    if not ours:
+        raise BadInput(
+            f"{folder}: unfinished work would go there, but it was not made by synboot; "
+            "name another output"
+        )
+
+
+def _remove(folder: Path) -> None:
+    """Remove our work; the mark goes last, so that what a kill leaves is still known as ours."""
+    if not folder.exists():
+        return
+    for path in folder.iterdir():
+        if path.name != _MARK:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.rmtree(folder)
