@@ -19,9 +19,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synboot.core.errors import BadInput
-from synboot.data import corpus
-from synboot.data.corpus import Document, Documents, Tally, read_documents
-from synboot.data.files import data_format
+from synboot.data import corpus, records
+from synboot.data.corpus import (
+    Document,
+    Documents,
+    Rules,
+    Tally,
+    read_documents,
+    read_documents_by_file,
+)
+from synboot.data.fields import Fields
+from synboot.data.files import DataFile
 from synboot.data.splits import build_corpus
 
 GOOD = [{"id": f"d{i}", "text": f"text {i}"} for i in range(3)]
@@ -229,7 +237,8 @@ def test_whatever_the_lines_hold_skip_goes_on(
             raise
         return
     filled = [line for line in path.read_bytes().split(b"\n") if line and not line.isspace()]
-    assert len(documents) + tally.bad.total() == len(filled)
+    assert len(documents) + tally.bad.total() == len(filled) + tally.bad["empty_file"]
+    assert tally.bad["empty_file"] == (not filled)
     assert len({d.id for d in documents}) == len(documents)
     for d in documents:
         assert d.id.encode()
@@ -313,24 +322,233 @@ def test_a_cut_parquet_file_stops(tmp_path: Path) -> None:
 
 
 def test_missing_and_unknown_files_are_bad_input(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"none\.jsonl: cannot read"):
+    with pytest.raises(BadInput, match=r"none\.jsonl: expected a data file, .*found none"):
         list(read_documents([str(tmp_path / "none.jsonl")]))
+    gone = DataFile(str(tmp_path / "none.jsonl"), "none.jsonl", "jsonl")
+    with pytest.raises(BadInput, match=r"none\.jsonl: cannot read"):
+        list(read_documents_by_file([gone], Fields()))
     with pytest.raises(BadInput, match=r"a\.csv: expected a data file: \.jsonl"):
         list(read_documents(write(tmp_path / "a.csv", b"id,text\n")))
 
 
-def test_a_line_beyond_the_limit_is_bad_and_not_held(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_document_beyond_the_limit_is_bad(tmp_path: Path) -> None:
+    records = [GOOD[0], {"id": "a", "text": "y" * 101}, {"id": "b", "text": "ü" * 51}]
+    last = {"id": "last", "text": "ü" * 50, "more": "z" * 1000}
+    files = write(tmp_path / "a.jsonl", lines(*records, last))
+    message = r"a\.jsonl, line 2: field text: expected at most 100 bytes .*, got 101"
+    with pytest.raises(BadInput, match=message):
+        list(read_documents(files, max_document_bytes=100))
+    tally = Tally()
+    documents = read_documents(files, max_document_bytes=100, on_bad="skip", tally=tally)
+    assert [d.id for d in documents] == ["d0", "last"]
+    assert tally.bad == {"too_long": 2}
+    assert (tally.split_documents, tally.pieces) == (0, 0)
+    with pytest.raises(BadInput, match="field max_document_bytes: expected at least 16, got 15"):
+        list(read_documents(files, max_document_bytes=15))
+
+
+@pytest.mark.parametrize("rule", ["stop", "split"])
+def test_a_line_or_text_beyond_reason_is_not_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: Any
 ) -> None:
     monkeypatch.setattr(corpus, "MAX_DOCUMENT_BYTES", 100)
-    monkeypatch.setattr(corpus, "_LINE_BYTES", 200)
-    records = [GOOD[0], {"id": "line", "text": "x" * 950}, {"id": "text", "text": "y" * 101}]
-    files = write(tmp_path / "a.jsonl", lines(*records, {"id": "last", "text": "z" * 100}))
-    with pytest.raises(BadInput, match="line 2: expected at most 100 bytes of text"):
+    files = write(tmp_path / "a.jsonl", lines(GOOD[0], {"id": "x", "text": "x" * 950}, GOOD[1]))
+    options: dict[str, Any] = {"max_document_bytes": 90, "long_documents": rule}
+    with pytest.raises(BadInput, match=r"a\.jsonl, line 2: expected at most 200 bytes"):
+        list(read_documents(files, **options))
+    assert len(list(read_documents(files, on_bad="skip", **options))) == 2
+    files = write(tmp_path / "a.txt.zst", zstd(b"word " * 41))
+    with pytest.raises(BadInput, match=r"a\.txt\.zst: expected at most 200 bytes"):
+        list(read_documents(files, **options))
+
+
+def test_a_long_document_is_split_into_pieces_of_one_group(tmp_path: Path) -> None:
+    text = "One two three.\n\nFour five six.\nSeven.\n\nEight nine ten eleven twelve"
+    records = [
+        GOOD[0],
+        {"id": "long", "text": text, "g": None, "source": "s", "license": "l", "n": 1},
+        {"id": "own", "text": text, "g": "mine"},
+    ]
+    files = write(tmp_path / "a.jsonl", lines(*[{"g": None} | record for record in records]))
+    tally = Tally()
+    documents = list(
+        read_documents(
+            files, group_field="g", max_document_bytes=25, long_documents="split", tally=tally
+        )
+    )
+    pieces = [
+        "One two three.\n\n",
+        "Four five six.\nSeven.\n\n",
+        "Eight nine ten eleven ",
+        "twelve",
+    ]
+    assert documents[1:5] == [
+        Document(f"long/{n}", piece, "long", "s", "l", {"n": 1})
+        for n, piece in enumerate(pieces, 1)
+    ]
+    assert documents[0] == Document("d0", "text 0", None, None, None, {})
+    assert {d.group for d in documents[5:]} == {"mine"}
+    assert (tally.split_documents, tally.pieces) == (2, 8)
+    assert not tally.bad
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    write(folder / "book.txt", text.encode())
+    book = list(read_documents(str(folder), max_document_bytes=25, long_documents="split"))
+    assert [d.id for d in book] == [f"book.txt/{n}" for n in (1, 2, 3, 4)]
+
+
+def test_pieces_take_their_ids_and_that_of_the_whole(tmp_path: Path) -> None:
+    long = {"id": "a", "text": "word " * 10}
+    options: dict[str, Any] = {"max_document_bytes": 30, "long_documents": "split"}
+    for other in ({"id": "a/2", "text": "t"}, {"id": "a", "text": "t"}, {"id": "a/1", "text": "t"}):
+        for first, second in ((other, long), (long, other)):
+            files = write(tmp_path / "a.jsonl", lines(first, second))
+            with pytest.raises(BadInput, match=r"line 2: field id: the id 'a(/[12])?' is taken"):
+                list(read_documents(files, **options))
+            documents = list(read_documents(files, on_bad="skip", **options))
+            assert len(documents) == (1 if first is other else 2)
+
+
+def test_elements_of_lists_are_fields(tmp_path: Path) -> None:
+    turns = [{"text": "first", "by": "x"}, {"text": "second", "by": "y"}]
+    record = {"id": ["k", 7], "turns": turns, "parts": ["one", "two"], "n": 1}
+
+    def read(text: str, **more: Any) -> Document:
+        files = write(tmp_path / "a.jsonl", lines(record))
+        (document,) = read_documents(files, text_field=text, id_field=None, **more)
+        return document
+
+    assert read("turns.1.text").text == "second"
+    assert read("turns.1.text").metadata["turns"] == [turns[0], {"by": "y"}]
+    assert read("turns.*.text").text == "first\n\nsecond"
+    assert read("turns.*.text").metadata["turns"] == [{"by": "x"}, {"by": "y"}]
+    assert read("parts.*").text == "one\n\ntwo"
+    assert read("parts.*").metadata == {k: v for k, v in record.items() if k != "parts"}
+    document = read("parts.0", group_field="parts.1")
+    assert (document.text, document.group, document.metadata["parts"]) == ("one", "two", [None] * 2)
+    assert read("parts.0", group_field="id.1").group == "7"
+    files = parquet(tmp_path / "b.parquet", {"turns": [turns], "id": ["x"]})
+    assert [d.text for d in read_documents(files, text_field="turns.*.text")] == ["first\n\nsecond"]
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("parts", r"field parts: expected text, got list; parts\.\* takes all of its elements"),
+        ("turns", r"field turns: expected text, got list; turns\.\*\.NAME takes all"),
+        ("empty", "field empty: expected text, got list$"),
+        ("empty.*", r"field empty\.\*: expected text, it is blank"),
+        ("turns.2.text", r"field turns\.2: expected one, the list has 2 elements"),
+        ("turns.text", "field turns: expected an object with text, .*, got list"),
+        ("turns.*.text", r"field turns\.1\.text: expected one, turns\.1 has 'said'"),
+        ("turns.*", r"field turns\.0: expected text, got dict"),
+        ("mixed.*", r"field mixed\.1: expected text, got null"),
+        ("mixed.0.text", r"field mixed\.0: expected an object or a list, got str"),
+        ("meta.none", r"field meta\.none: expected one, meta has 'text'"),
+        ("nowhere.text", "field nowhere: expected one, the record has 'id', 'turns'"),
+    ],
+)
+def test_a_wrong_place_is_named(tmp_path: Path, field: str, message: str) -> None:
+    record = {
+        "id": "x",
+        "turns": [{"text": "t"}, {"said": "t"}],
+        "parts": ["a", "b"],
+        "empty": [],
+        "mixed": ["a", None],
+        "meta": {"text": 1},
+    }
+    files = write(tmp_path / "a.jsonl", lines(record))
+    with pytest.raises(BadInput, match=rf"a\.jsonl, line 1: {message}"):
+        list(read_documents(files, text_field=field))
+
+
+def test_ids_and_groups_are_one_value() -> None:
+    for options in ({"id_field": "tags.*"}, {"group_field": "tags.*.name"}):
+        with pytest.raises(BadInput, match=r"_field: expected the name of one value, got tags\.\*"):
+            list(read_documents("nowhere.jsonl", **options))
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.jsonl", b""),
+        ("a.jsonl.gz", b""),
+        ("a.parquet", b""),
+        ("a.jsonl", b" \n\n"),
+        ("a.jsonl.gz", gzip.compress(b"")),
+        ("a.jsonl.zst", zstd(b"\n")),
+    ],
+)
+def test_a_file_without_a_record_is_bad(tmp_path: Path, name: str, data: bytes) -> None:
+    files = write(tmp_path / name, data) + write(tmp_path / "b.jsonl", lines(*GOOD))
+    why = "the file has none" if data else r"the file is empty \(0 bytes\)"
+    with pytest.raises(BadInput, match=rf"{name}: expected at least one record, {why}$"):
         list(read_documents(files))
     tally = Tally()
-    assert [d.id for d in read_documents(files, on_bad="skip", tally=tally)] == ["d0", "last"]
-    assert tally.bad == {"too_long": 2}
+    assert len(list(read_documents(files, on_bad="skip", tally=tally))) == 3
+    assert tally.bad == {"empty_file": 1}
+
+
+def test_columns_without_a_row_are_bad(tmp_path: Path) -> None:
+    schema = pa.schema([("id", pa.string()), ("text", pa.string())])
+    pq.write_table(schema.empty_table(), tmp_path / "a.parquet")
+    with pytest.raises(BadInput, match=r"a\.parquet: expected at least one record, the file has"):
+        list(read_documents(str(tmp_path / "a.parquet")))
+    with pa.ipc.new_stream(tmp_path / "a.arrow", schema):
+        pass
+    file = DataFile(str(tmp_path / "a.arrow"), "a.arrow", "arrow")
+    with pytest.raises(BadInput, match=r"a\.arrow: expected at least one record, the file has"):
+        list(read_documents_by_file([file], Fields()))
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+def test_a_cut_arrow_stream_stops_wherever_it_is_cut(tmp_path: Path, batches: int) -> None:
+    path = tmp_path / "a.arrow"
+    table = pa.table({"id": [f"d{i}" for i in range(9)], "text": ["some text"] * 9})
+    with pa.ipc.new_stream(path, table.schema) as stream:
+        stream.write_table(table, max_chunksize=9 // batches)
+    data = path.read_bytes()
+    file = DataFile(str(path), "a.arrow", "arrow")
+    assert len(list(read_documents_by_file([file], Fields()))) == 9
+    for size in (1, 9, *range(8, len(data), 8), len(data) - 1):  # messages are multiples of 8
+        path.write_bytes(data[:size])
+        with pytest.raises(BadInput, match=r"a\.arrow.*: cannot read, expected a whole"):
+            list(read_documents_by_file([file], Fields()))
+
+
+def test_arrow_problems_name_the_row(tmp_path: Path) -> None:
+    raw = pa.array([b"fine", b"ab\xff", b"fine too"]).view(pa.string())
+    table = pa.table({"id": ["a", "b", "c"], "text": raw})
+    with pa.ipc.new_stream(tmp_path / "a.arrow", table.schema) as stream:
+        stream.write_table(table)
+    file = DataFile(str(tmp_path / "a.arrow"), "a.arrow", "arrow")
+    with pytest.raises(BadInput, match=r"a\.arrow, row 2: expected UTF-8; field text: byte 3 is"):
+        list(read_documents_by_file([file], Fields()))
+    skipped = read_documents_by_file([file], Fields(), Rules(on_bad="skip"))
+    assert [d.id for _, d in skipped] == ["a", "c"]
+
+
+def test_large_rows_are_read_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    batches = pq.ParquetFile.iter_batches
+
+    def counted(file: Any, batch_size: int) -> Any:
+        sizes.append(batch_size)
+        return batches(file, batch_size=batch_size)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", counted)
+    texts = [f"{i} " + "x" * 4000 for i in range(200)]
+    monkeypatch.setattr(records, "_ROWS_BYTES", 40_000)
+    pq.write_table(
+        pa.table({"id": list(range(200)), "text": texts}),
+        tmp_path / "a.parquet",
+        use_dictionary=False,
+    )
+    assert [d.text for d in read_documents(str(tmp_path / "a.parquet"))] == texts
+    assert len(sizes) == 1
+    assert 8 <= sizes[0] <= 10
 
 
 def test_ids_are_made_where_records_have_none(tmp_path: Path) -> None:
@@ -369,13 +587,6 @@ def test_progress_ends_at_the_size_of_the_files(tmp_path: Path) -> None:
     assert [done for done, _, _ in calls] == sorted(done for done, _, _ in calls)
     assert {total for _, total, _ in calls} == {total}
     assert calls[-1] == (total, total, "1000 documents")
-
-
-def test_data_formats() -> None:
-    assert data_format("x/train-0.v2.JSONL.gz") == ("jsonl", "gzip")
-    assert data_format("memory://x/a.parquet") == ("parquet", None)
-    for name in ("a.json", "README.md", "jsonl", ".jsonl", "a.parquet.gz", "a.jsonl.bz2", "a.gz"):
-        assert data_format(name) is None
 
 
 @pytest.fixture(scope="module")

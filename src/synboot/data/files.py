@@ -96,17 +96,18 @@ def find_files(paths: Paths) -> dict[Split | None, list[DataFile]]:
     """`list_files` by the split that the files name.
 
     A split is named by a file's name before its first dot or by a directory below the one that
-    was given. A lone file and files without such names stand under None. A text is named by its
-    own name only if all texts are: `test.md` may be about tests. Raises BadInput also if only some
-    of the files name a split, or one names two.
+    was given. A lone file and files without such names stand under None. The own name of
+    a text counts only if all texts name a split: `test.md` may be about tests. Raises BadInput also
+    if only some of the files name a split, or one names two.
     """
     listed = _list(paths)
     texts = [each for each in listed if each.file.format == "text"]
     names_count = all(each.by_folder or each.by_name for each in texts)
     found: dict[Split | None, list[DataFile]] = {}
     for each in listed:
-        own_name_counts = names_count or each.file.format != "text"
-        named = each.by_folder | each.by_name if own_name_counts else each.by_folder
+        named = each.by_folder | each.by_name
+        if each.file.format == "text" and (each.by_folder or not names_count):
+            named = each.by_folder
         if len(named) > 1:
             raise BadInput(
                 f"{each.file.path}: expected the name of one split, found {sorted(named)}"
@@ -244,11 +245,10 @@ def _expand(path: str, alone: bool) -> list[_Found]:
             return [_Found(DataFile(path, name, *kind), by_name=by_name)]
         if glob.has_magic(path) and not filesystem.isdir(root):
             return _glob(filesystem, path)
-        # Unlike find(), this does not pass over a directory that cannot be read.
         names = [
-            f"{directory}/{name}"[len(root.rstrip("/")) :].lstrip("/")
-            for directory, _, files in filesystem.walk(root, on_error="raise")
-            for name in files
+            place[len(root.rstrip("/")) :].lstrip("/")
+            for _, places in _walk(filesystem, root)
+            for place in places
         ]
         folder = path.rstrip("/") + "/"
         if _DICT in names:
@@ -264,6 +264,18 @@ def _expand(path: str, alone: bool) -> list[_Found]:
     except (OSError, ValueError) as error:
         raise BadInput(f"{path}: cannot look for data files: {error}") from None
     return _choose(path, folder, names)
+
+
+def _walk(filesystem: Any, directory: str) -> Iterator[tuple[str, list[str]]]:
+    """A directory and those below it, each with its files. Unlike fsspec's own walk this passes
+    over no inner directory that cannot be read."""
+    entries = filesystem.ls(directory, detail=True)
+    kinds = {entry["name"].rstrip("/"): entry["type"] for entry in entries}
+    kinds.pop(directory.rstrip("/"), None)  # object stores list a directory in itself
+    yield directory, [place for place, kind in kinds.items() if kind != "directory"]
+    for place, kind in kinds.items():
+        if kind == "directory":
+            yield from _walk(filesystem, place)
 
 
 def _choose(path: str, folder: str, names: Sequence[str]) -> list[_Found]:
@@ -309,7 +321,7 @@ def _matches(filesystem: Any, directory: str, pattern: Sequence[str]) -> Iterato
     """Files below `directory`; looks into no directory that the pattern does not name."""
     first, *rest = pattern
     if first == "**":
-        for inner, _, _ in filesystem.walk(directory, on_error="raise"):
+        for inner, _ in _walk(filesystem, directory):
             yield from _matches(filesystem, inner, rest or ["*"])
         return
     for entry in filesystem.ls(directory, detail=True):
