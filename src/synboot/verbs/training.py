@@ -162,7 +162,7 @@ def tune(
 
     `pairs`: JSONL or Parquet with d1 and d2, ids of `corpus`; rows whose verdict is not keep are
     passed over, and every pair is used in both orders. Pairs that share no document with the others
-    are held out. Writes the model directory `output`: the checkpoint of lowest loss on held-out pairs.
+    are held out. Writes the model directory `output`, the checkpoint of lowest loss on them.
     Counts: training_pairs, initial_validation_loss, best_validation_loss, flops, ... Raises
     BadInput.
     """

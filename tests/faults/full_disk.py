@@ -1,0 +1,27 @@
+"""Runs synboot with a disk that is full from the Nth file on: `python full_disk.py N arguments...`
+
+Files are synced before they get their names, so a write that the disk has no room for shows at the
+latest there.
+"""
+
+import errno
+import os
+import sys
+
+from synboot import cli
+
+left = int(sys.argv[1])
+sys.argv = ["synboot", *sys.argv[2:]]
+sync = os.fsync
+
+
+def full(descriptor):
+    global left
+    left -= 1
+    if left < 0:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    sync(descriptor)
+
+
+os.fsync = full
+cli.main()

@@ -1,0 +1,64 @@
+"""Every row of docs/bad-input.md: message, exit code, and what is on disk afterwards."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def _load():
+    spec = importlib.util.spec_from_file_location(
+        "bad_inputs", Path(__file__).parent / "bad_inputs.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["bad_inputs"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+bad_inputs = _load()
+ROWS = {
+    row[0]: row
+    for line in (ROOT / "docs" / "bad-input.md").read_text(encoding="utf-8").splitlines()
+    if len(row := re.split(r"(?<!\\) ?\| ?", line)[1:-1]) == 5
+}
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """All files below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_page_has_every_case() -> None:
+    assert [name for name in ROWS if name not in ("input", "---")] == [
+        case.what for case in bad_inputs.CASES
+    ]
+
+
+@pytest.mark.parametrize("case", bad_inputs.CASES, ids=lambda case: case.what)
+def test_bad_input(case, tmp_path: Path) -> None:
+    bad_inputs.prepare(case, tmp_path)
+    before = snapshot(tmp_path)
+    outcome = bad_inputs.run(case, tmp_path)
+    for path in tmp_path.iterdir():
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    _, command, said, exit_code, afterwards = ROWS[case.what]
+    assert command == f"`synboot {case.command}`"
+    assert said.replace("\\|", "|") == f"`{bad_inputs.message(outcome)}`", outcome.stderr
+    assert outcome.returncode == case.exit_code == int(exit_code)
+    assert afterwards == case.afterwards
+    assert "Traceback" not in outcome.stderr
+    after = snapshot(tmp_path)
+    assert {name: after.get(name) for name in before} == before, "a file of the user's changed"
+    new = sorted({name.split("/")[0] for name in after} - {name.split("/")[0] for name in before})
+    assert new == (["pairs.parquet.partial"] if ".partial" in afterwards else [])
