@@ -61,17 +61,17 @@ class TextTokenizer:
         files: Mapping[str, bytes] | None = None,
     ) -> None:
         """`start` is `end` by default; `files` are what `save` writes instead of our own."""
-        for token in (end, start or end):
-            if tokenizer.token_to_id(token) is None:
-                raise BadInput(f"the tokenizer has no {token} token")
+        end_id, start_id = (tokenizer.token_to_id(token) for token in (end, start or end))
+        if end_id is None or start_id is None:
+            raise BadInput(f"the tokenizer has no {end if end_id is None else start} token")
         tokenizer.add_special_tokens([end, start or end])  # they may have been plain tokens
         tokenizer.encode_special_tokens = True
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._files = dict(files or {})
-        self.end_id: int = tokenizer.token_to_id(end)
-        self.start_id: int = tokenizer.token_to_id(start or end)
+        self.end_id: int = end_id
+        self.start_id: int = start_id
         self.vocab_size: int = 1 + max(tokenizer.get_vocab().values())
         layout = json.loads(tokenizer.to_str())
         _keep_text_apart(tokenizer, layout)

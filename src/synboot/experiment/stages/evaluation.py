@@ -16,7 +16,7 @@ from synboot.experiment.stages.corpus import heldout_documents
 from synboot.experiment.stages.process import set_threads
 from synboot.experiment.statistics import Scores
 from synboot.model.architecture import load_model, shape_of
-from synboot.model.flops import forward_flops
+from synboot.model.flops import cost_of_shape, forward_flops
 from synboot.pipeline.stage import Artifact, Context, Counts, Stage
 
 
@@ -55,7 +55,7 @@ class EvaluateStage(Stage):
             }
         )
         pq.write_table(table, context.directory / "scores.parquet")
-        shape = shape_of(self.config["model"]["preset"])
+        cost = cost_of_shape(shape_of(self.config["model"]["preset"]), tokenizer.vocab_size)
         windows = (
             window.stop - window.start
             for document, num_tokens in enumerate(found.num_tokens.tolist())
@@ -64,7 +64,7 @@ class EvaluateStage(Stage):
         return {
             "documents": len(documents),
             "tokens": int(found.num_tokens.sum()),
-            "flops": sum(forward_flops(shape, tokenizer.vocab_size, 0, size) for size in windows),
+            "flops": sum(forward_flops(cost, 0, size) for size in windows),
             "bits_per_byte": found.bits_per_byte,
         }
 
