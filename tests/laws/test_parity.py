@@ -18,7 +18,7 @@ from synboot.model.architecture import (
     shape_of,
 )
 from synboot.model.decode import CachedDecoder
-from synboot.model.flops import forward_flops, sampling_flops, training_flops
+from synboot.model.flops import cost_of_shape, forward_flops, sampling_flops, training_flops
 
 CONTEXT = 40
 VOCAB_SIZE = 200
@@ -163,10 +163,10 @@ def test_flops_of_0_6m_by_hand() -> None:
     attention = 4 * 3 * (2 * 32 + 2 * 32) * pairs  # layers, heads; scores and values
     assert (linear, attention) == (301_989_888, 50_528_256)
     forward = 352_518_144
-    assert forward_flops(shape_of("0.6m"), 2048, 0, 256) == forward
-    assert training_flops(shape_of("0.6m"), 2048, {256: 1}) == 3 * forward
+    assert forward_flops(cost_of_shape(shape_of("0.6m"), 2048), 0, 256) == forward
+    assert training_flops(cost_of_shape(shape_of("0.6m"), 2048), {256: 1}) == 3 * forward
     # 3,125 rows of 256 are the 800,000 tokens of the demo.
-    assert training_flops(shape_of("0.6m"), 2048, {256: 3125}) == 3_304_857_600_000
+    assert training_flops(cost_of_shape(shape_of("0.6m"), 2048), {256: 3125}) == 3_304_857_600_000
 
 
 def test_flops_of_the_papers_3b_by_hand() -> None:
@@ -177,11 +177,11 @@ def test_flops_of_the_papers_3b_by_hand() -> None:
     attention = 26 * 24 * (2 * 128 + 2 * 128) * (4096 * 4097 // 2)
     assert (linear, attention) == (22_677_427_322_880, 2_680_713_904_128)
     forward = 25_358_141_227_008
-    assert forward_flops(shape_of("paper-3b"), 49_152, 0, 4096) == forward
+    assert forward_flops(cost_of_shape(shape_of("paper-3b"), 49_152), 0, 4096) == forward
     # 200 billion tokens in rows of 4,096, the last one shorter.
     rows, rest = divmod(200_000_000_000, 4096)
     assert (rows, rest) == (48_828_125, 0)
-    total = training_flops(shape_of("paper-3b"), 49_152, {4096: rows})
+    total = training_flops(cost_of_shape(shape_of("paper-3b"), 49_152), {4096: rows})
     assert total == 3 * 48_828_125 * forward
     assert total == pytest.approx(3.7145e21, rel=1e-3)
 
@@ -191,7 +191,7 @@ def test_flops_of_the_papers_6b_by_hand() -> None:
     assert weights == 5_872_025_600
     linear = 4096 * 2 * weights
     attention = 32 * 32 * (2 * 128 + 2 * 128) * (4096 * 4097 // 2)
-    assert forward_flops(shape_of("paper-6b"), 49_152, 0, 4096) == linear + attention
+    assert forward_flops(cost_of_shape(shape_of("paper-6b"), 49_152), 0, 4096) == linear + attention
     assert linear + attention == 52_502_753_968_128
 
 
@@ -202,4 +202,4 @@ def test_flops_of_sampling_by_hand() -> None:
     prompt = 3 * 2 * layers + 2 * output
     prompt += 4 * 3 * (2 * 32 + 2 * 32) * (1 + 2 + 3)
     step = 2 * layers + 2 * output + 4 * 3 * (2 * 32 + 2 * 32) * 4
-    assert sampling_flops(shape_of("0.6m"), 2048, 3, 2) == prompt + step == 3_947_520
+    assert sampling_flops(cost_of_shape(shape_of("0.6m"), 2048), 3, 2) == prompt + step == 3_947_520

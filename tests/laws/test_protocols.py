@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,21 @@ import pytest
 import torch
 
 from synboot.core.rng import rng
-from synboot.model.architecture import Shape, new_model
 from synboot.pairs.encoders import Encoder, LsaEncoder
 from synboot.pairs.neighbours import ExactIndex, Index, Neighbours, ReferenceIndex
-from synboot.synth.engine import Engine, ReferenceEngine, Request, SamplingConfig, SlotEngine
+from synboot.synth.engine import (
+    Completion,
+    Engine,
+    ReferenceEngine,
+    Request,
+    SamplingConfig,
+    SlotEngine,
+)
+from synboot.synth.engine_transformers import TransformersEngine
+
+sys.path.append(str(Path(__file__).parents[1] / "model"))
+
+from tiny import tiny_model
 
 torch.set_num_threads(1)
 
@@ -177,28 +190,40 @@ def test_index_finds_the_nearest(
 END = 0
 CONTEXT = 20
 VOCABULARY = 24
+EMBEDDING = 32
+"""Rows: the last 8 belong to no token."""
 
-ENGINES: dict[str, Callable[[Any], Engine]] = {
-    "reference": lambda model: ReferenceEngine(model, context=CONTEXT, end_id=END),
-    "1 slot": lambda model: SlotEngine(model, context=CONTEXT, end_id=END, slots=1),
-    "5 slots": lambda model: SlotEngine(model, context=CONTEXT, end_id=END, slots=5),
+MakeEngine = Callable[[Any], Engine]
+FIXED: dict[str, Any] = {"context": CONTEXT, "end_id": END, "num_tokens": VOCABULARY}
+ENGINES: dict[str, MakeEngine] = {
+    "reference": lambda model: ReferenceEngine(model, **FIXED),
+    "1 slot": lambda model: SlotEngine(model, slots=1, **FIXED),
+    "5 slots": lambda model: SlotEngine(model, slots=5, **FIXED),
+    "transformers, 5 slots": lambda model: TransformersEngine(model, slots=5, **FIXED),
+    "transformers, 16 slots": lambda model: TransformersEngine(model, slots=16, **FIXED),
 }
+LAYOUTS = ["qwen3", "llama", "gpt2", "mistral, sliding"]
+CASES = [
+    (layout, name)
+    for layout in LAYOUTS
+    for name in ENGINES
+    if layout in ("qwen3", "llama") or name not in ("1 slot", "5 slots")
+]
 
 
-@pytest.fixture(params=list(ENGINES))
-def engine(request: pytest.FixtureRequest) -> Engine:
-    return ENGINES[request.param](tiny_model())
+@lru_cache
+def model_of(layout: str) -> Any:
+    return tiny_model(layout, vocab_size=EMBEDDING, context=CONTEXT, end_id=END)
 
 
-def tiny_model() -> Any:
-    model = new_model(
-        Shape(2, 16, 4, 2, 8, 32), vocab_size=VOCABULARY, context=CONTEXT, end_id=END, seed=2
-    )
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(12.0)
-    return model.eval()
+@pytest.fixture(params=CASES, ids=", ".join)
+def case(request: pytest.FixtureRequest) -> tuple[str, str]:
+    return request.param
+
+
+@pytest.fixture
+def engine(case: tuple[str, str]) -> Engine:
+    return ENGINES[case[1]](model_of(case[0]))
 
 
 def requests() -> list[Request]:
@@ -207,6 +232,11 @@ def requests() -> list[Request]:
         Request(rng("prompt", i).integers(0, VOCABULARY, length), ("law 9", i))
         for i, length in enumerate(lengths)
     ]
+
+
+@lru_cache
+def of_reference(layout: str, sampling: SamplingConfig) -> list[Completion]:
+    return ENGINES["reference"](model_of(layout)).sample(requests(), sampling)
 
 
 SAMPLINGS = [
@@ -218,18 +248,21 @@ SAMPLINGS = [
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
-def test_engine_samples_what_the_keys_say(engine: Engine, sampling: SamplingConfig) -> None:
+def test_engine_samples_what_the_keys_say(
+    case: tuple[str, str], engine: Engine, sampling: SamplingConfig
+) -> None:
     """Equal to the reference token for token; logits agree to 1e-5, so that with other kernels
     than those this was written on one of some 60 tokens would differ with a chance below 1%."""
     asked = requests()
     found = engine.sample(asked, sampling)
-    reference = ENGINES["reference"](tiny_model()).sample(asked, sampling)
+    reference = of_reference(case[0], sampling)
     assert len(found) == len(asked)
     for request, completion, expected in zip(asked, found, reference, strict=True):
         assert completion.tokens.tolist() == expected.tokens.tolist()
         assert completion.finish_reason == expected.finish_reason
         assert completion.tokens.dtype == np.int64
         assert END not in completion.tokens
+        assert (completion.tokens < VOCABULARY).all()
         most = min(sampling.max_tokens, CONTEXT + 1 - len(request.prompt))
         assert (len(completion.tokens) == most) == (completion.finish_reason == "length")
         assert len(completion.tokens) <= most

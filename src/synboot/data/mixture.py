@@ -1,9 +1,10 @@
 """An exact plan of training rows from several sources, to the token (laws 4, 7, 14).
 
 The documents of a source, shuffled anew in every pass, form one endless stream that is cut into
-rows of `context` targets. A row's input is its targets shifted by one; before the first token of
-the stream stands END, so that every token of every document, its END included, is a target
-exactly once. The budget counts those targets.
+rows of `context` targets. A row's input is its targets shifted by one, with the start token (END
+itself, where a tokenizer has none) in the place of END, and before the first token of the stream:
+a document contributes the inputs `start, text` and the targets `text, END`, and every token of
+every document, its END included, is a target exactly once. The budget counts those targets.
 """
 
 from __future__ import annotations
@@ -80,12 +81,21 @@ class Mixture:
     may not be repeated, if it is empty, or if no source is left.
     """
 
-    def __init__(self, sources: list[Source], context: int, end_id: int, seed: int) -> None:
+    def __init__(
+        self,
+        sources: list[Source],
+        context: int,
+        end_id: int,
+        seed: int,
+        start_id: int | None = None,
+    ) -> None:
+        """`start_id` is `end_id` by default."""
         self.sources = [source for source in sources if source.budget_tokens != 0]
         if not self.sources:
             raise BadInput("no source has a token to train on")
         self.context = context
         self._end_id = end_id
+        self._start_id = end_id if start_id is None else start_id
         for source in self.sources:
             unique = source.unique_tokens
             if source.budget_tokens < 0:
@@ -128,7 +138,10 @@ class Mixture:
         tokens = self._streams[index].read(max(start - 1, 0), stop)
         if start == 0:
             tokens = np.concatenate([[self._end_id], tokens])
-        return tokens[:-1], tokens[1:]
+        inputs, targets = tokens[:-1], tokens[1:]
+        if self._start_id != self._end_id:
+            inputs = np.where(inputs == self._end_id, self._start_id, inputs)
+        return inputs, targets
 
     def row_lengths(self) -> Counter[int]:
         """How many rows there are of each length, for counting FLOPs."""

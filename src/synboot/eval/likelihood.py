@@ -1,8 +1,9 @@
 """Held-out likelihood, document by document (law 14).
 
-A document is scored alone, from the document-start token END. Its own END is not scored: bits per
-byte measure the text. A document longer than the context is read in windows that move by half a
-context; every token is scored once, in the window where it has most to look back on.
+A document is scored alone, from the document-start token (END where a tokenizer has no other). Its
+own END is not scored: bits per byte measure the text. A document longer than the context is read
+in windows that move by half a context; every token is scored once, in the window where it has most
+to look back on.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Likelihoods:
 
 @dataclass(frozen=True)
 class Window:
-    """Tokens `start` to `stop` of END + document go in; those after `scored_from` are scored."""
+    """Tokens `start` to `stop` of start token + document go in; those after `scored_from` are
+    scored."""
 
     document: int
     start: int
@@ -47,7 +49,7 @@ class Window:
 
 def windows_of(document: int, num_tokens: int, context: int) -> list[Window]:
     """Windows over a document of `num_tokens` tokens: inputs are positions start..stop-1 of
-    END + tokens, targets positions scored_from+1..stop."""
+    start token + tokens, targets positions scored_from+1..stop."""
     windows = []
     start = scored = 0
     while scored < num_tokens:
@@ -66,12 +68,14 @@ def score_documents(
     *,
     context: int,
     end_id: int,
+    start_id: int | None = None,
     device: torch.device,
     precision: str = "float32",
     batch_tokens: int = 4096,
     progress: ReportProgress = ignore_progress,
 ) -> Likelihoods:
-    """Nats of each document's tokens (ids without END) under `model`, any causal LM."""
+    """Nats of each document's tokens (ids without END) under `model`, any causal LM; `start_id` is
+    `end_id` by default."""
     model.eval().to(device)
     windows = [w for i, ids in enumerate(documents) for w in windows_of(i, len(ids), context)]
     windows.sort(key=lambda w: (w.stop - w.start, w.document, w.start))
@@ -80,12 +84,13 @@ def score_documents(
     while done < len(windows):
         batch = _next_batch(windows, done, batch_tokens)
         length = batch[-1].stop - batch[-1].start
-        inputs = np.full((len(batch), length), end_id, dtype=np.int64)
+        start = end_id if start_id is None else start_id
+        inputs = np.full((len(batch), length), start, dtype=np.int64)
         targets = np.full((len(batch), length), -100, dtype=np.int64)
         for row, window in enumerate(batch):
             ids = documents[window.document]
             size = window.stop - window.start
-            skip = int(window.start == 0)  # END stands there already
+            skip = int(window.start == 0)  # the start token stands there already
             inputs[row, skip:size] = ids[window.start + skip - 1 : window.stop - 1]
             first = window.scored_from - window.start
             targets[row, first:size] = ids[window.scored_from : window.stop]

@@ -19,7 +19,7 @@ from synboot.experiment.stages.pairing import EmbedStage, NeighboursStage, Pairs
 from synboot.experiment.stages.synthesis import SynthesizeStage
 from synboot.experiment.stages.training import PretrainStage, TuneStage, loop_settings
 from synboot.model.architecture import shape_of
-from synboot.model.flops import training_flops
+from synboot.model.flops import cost_of_shape, training_flops
 from synboot.pairs.filters import PairFilterConfig
 from synboot.pipeline.stage import Stage
 from synboot.synth.engine import SamplingConfig
@@ -227,7 +227,7 @@ def planned_cost(stage: Stage, recipe: Recipe) -> Mapping[str, int | None]:
         rows = {context: -(-tokens // context)}
         return {
             "tokens": tokens,
-            "flops": training_flops(shape_of(recipe.model.preset), vocab_size, rows),
+            "flops": training_flops(cost_of_shape(shape_of(recipe.model.preset), vocab_size), rows),
         }
     if stage.name == "synthesize":
         return {"tokens": stage.config["need_tokens"], "flops": None}

@@ -1,4 +1,5 @@
-"""Cached decoding of a Qwen3-layout model: one prompt at a time in, many slots forward.
+"""Cached decoding of Llama-layout models (Llama, Mistral, Qwen2, Qwen3): one prompt at a time in,
+many slots forward.
 
 Every slot has its own length. A slot's numbers depend on the slot alone: prompts are computed
 one by one and a step has the same shape whatever the other slots hold, so what shares a batch
@@ -14,6 +15,8 @@ import torch
 from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
 
 from synboot.core.errors import BadInput
+
+_LAYOUTS = ("llama", "mistral", "qwen2", "qwen3")
 
 
 @dataclass(frozen=True)
@@ -31,24 +34,54 @@ class Prefix:
         return int(self.keys.shape[2])
 
 
+@dataclass(frozen=True)
+class _Linear:
+    """A linear map's weight [out, in], and its bias [out] where it has one."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        return linear(states, self.weight, self.bias)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The weights of a layer; queries and keys are normed in Qwen3 only."""
+
+    input_norm: torch.Tensor
+    query: _Linear
+    key: _Linear
+    value: _Linear
+    query_norm: torch.Tensor | None
+    key_norm: torch.Tensor | None
+    output: _Linear
+    feed_forward_norm: torch.Tensor
+    gate: _Linear
+    up: _Linear
+    down: _Linear
+
+
 class CachedDecoder:
-    """`slots` sequences of at most `capacity` positions each, with their keys and values."""
+    """`slots` sequences of at most `capacity` positions each, with their keys and values.
+
+    Raises BadInput for a model whose numbers it would get wrong.
+    """
 
     def __init__(self, model: Any, *, slots: int, capacity: int) -> None:
         config = model.config
         _check_understood(config)
-        self._layers = [_layer_weights(layer) for layer in model.model.layers]
+        self._layers = [_layer(layer) for layer in model.model.layers]
         self._embedding = model.model.embed_tokens.weight.detach()
         self._final_norm = model.model.norm.weight.detach()
-        self._output = model.lm_head.weight.detach()
+        self._output = _linear(model.lm_head)
         self._epsilon = float(config.rms_norm_eps)
         self._heads = int(config.num_attention_heads)
         self._kv_heads = int(config.num_key_value_heads)
-        self._head_dim = int(config.head_dim)
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // self._heads
+        self._head_dim = int(head_dim)
         device = self._embedding.device
-        self._cos, self._sin = _rotary(
-            capacity, self._head_dim, float(config.rope_parameters["rope_theta"]), device
-        )
+        self._cos, self._sin = _rotary(capacity, model.model.rotary_emb.inv_freq.to(device))
         cache = (len(self._layers), slots, self._kv_heads, capacity, self._head_dim)
         self._keys = torch.zeros(cache, device=device)
         self._values = torch.zeros(cache, device=device)
@@ -61,8 +94,8 @@ class CachedDecoder:
         hidden = self._embedding[ids]  # [length, width]
         cos, sin = self._cos[: len(ids), None], self._sin[: len(ids), None]
         keys, values = [], []
-        for weights in self._layers:
-            query, key, value = self._project(weights, hidden, cos, sin)
+        for layer in self._layers:
+            query, key, value = self._project(layer, hidden, cos, sin)
             keys.append(key.transpose(0, 1))
             values.append(value.transpose(0, 1))
             mixed = scaled_dot_product_attention(
@@ -72,7 +105,7 @@ class CachedDecoder:
                 is_causal=True,
                 enable_gqa=True,
             )
-            hidden = self._after_attention(weights, hidden, mixed[0].transpose(0, 1).flatten(1))
+            hidden = self._after_attention(layer, hidden, mixed[0].transpose(0, 1).flatten(1))
         return Prefix(torch.stack(keys), torch.stack(values), self._logits(hidden[-1:])[0])
 
     @torch.inference_mode()
@@ -91,83 +124,90 @@ class CachedDecoder:
         cos, sin = self._cos[positions, None], self._sin[positions, None]
         unseen = (self._places > positions[:, None])[:, None, None]  # [slots, 1, 1, capacity]
         groups = self._heads // self._kv_heads
-        for weights, keys, values in zip(self._layers, self._keys, self._values, strict=True):
-            query, key, value = self._project(weights, hidden, cos, sin)
+        for layer, keys, values in zip(self._layers, self._keys, self._values, strict=True):
+            query, key, value = self._project(layer, hidden, cos, sin)
             keys[self._slots, :, positions] = key
             values[self._slots, :, positions] = value
             grouped = query.view(len(ids), self._kv_heads, groups, self._head_dim)
             scores = grouped @ keys.transpose(2, 3) * self._head_dim**-0.5
-            weights_over = scores.masked_fill_(unseen, -torch.inf).softmax(-1)
-            hidden = self._after_attention(weights, hidden, (weights_over @ values).flatten(1))
+            weights = scores.masked_fill_(unseen, -torch.inf).softmax(-1)
+            hidden = self._after_attention(layer, hidden, (weights @ values).flatten(1))
         return self._logits(hidden)
 
     def _project(
-        self, weights: dict[str, torch.Tensor], hidden: torch.Tensor, cos: Any, sin: Any
+        self, layer: _Layer, hidden: torch.Tensor, cos: Any, sin: Any
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Query, key (both normed and rotated) and value: [tokens, heads, head_dim]."""
-        normed = self._norm(hidden, weights["input_norm"])
+        normed = self._norm(hidden, layer.input_norm)
         query, key, value = (
-            linear(normed, weights[name]).view(len(hidden), -1, self._head_dim)
-            for name in ("query", "key", "value")
+            project(normed).view(len(hidden), -1, self._head_dim)
+            for project in (layer.query, layer.key, layer.value)
         )
-        query = _rotate(self._norm(query, weights["query_norm"]), cos, sin)
-        key = _rotate(self._norm(key, weights["key_norm"]), cos, sin)
+        query = _rotate(self._norm(query, layer.query_norm), cos, sin)
+        key = _rotate(self._norm(key, layer.key_norm), cos, sin)
         return query, key, value
 
     def _after_attention(
-        self, weights: dict[str, torch.Tensor], hidden: torch.Tensor, mixed: torch.Tensor
+        self, layer: _Layer, hidden: torch.Tensor, mixed: torch.Tensor
     ) -> torch.Tensor:
-        hidden = hidden + linear(mixed, weights["output"])
-        normed = self._norm(hidden, weights["feed_forward_norm"])
-        gated = silu(linear(normed, weights["gate"])) * linear(normed, weights["up"])
-        return hidden + linear(gated, weights["down"])
+        hidden = hidden + layer.output(mixed)
+        normed = self._norm(hidden, layer.feed_forward_norm)
+        return hidden + layer.down(silu(layer.gate(normed)) * layer.up(normed))
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return linear(self._norm(hidden, self._final_norm), self._output)
+        return self._output(self._norm(hidden, self._final_norm))
 
-    def _norm(self, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    def _norm(self, hidden: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+        if weight is None:
+            return hidden
         return rms_norm(hidden, (hidden.shape[-1],), weight, self._epsilon)
 
 
 def _check_understood(config: Any) -> None:
     """Raises BadInput for a model whose numbers this decoder would get wrong."""
-    if config.model_type != "qwen3":
-        raise BadInput(f"the built-in engine reads qwen3 models, not {config.model_type}")
+    kind = config.model_type
+    if kind not in _LAYOUTS:
+        raise BadInput(f"the built-in engine reads {', '.join(_LAYOUTS)} models, not {kind}")
     rope = config.rope_parameters.get("rope_type", "default")
+    types = getattr(config, "layer_types", None)
+    sliding = "sliding_attention" in types if types else getattr(config, "sliding_window", None)
     strange = {
-        f"rope_type {rope}": rope != "default",
-        "attention_bias": config.attention_bias,
-        "sliding_attention layers": "sliding_attention" in config.layer_types,
+        f"rope_type {rope}": rope not in ("default", "llama3"),
+        "partial rotary embedding": config.rope_parameters.get("partial_rotary_factor", 1) != 1,
+        "sliding_attention layers": sliding,
         f"hidden_act {config.hidden_act}": config.hidden_act != "silu",
     }
     if names := [name for name, found in strange.items() if found]:
-        raise BadInput(f"the built-in engine reads no qwen3 model with {', '.join(names)}")
+        raise BadInput(f"the built-in engine reads no {kind} model with {', '.join(names)}")
 
 
-def _layer_weights(layer: Any) -> dict[str, torch.Tensor]:
+def _linear(module: Any) -> _Linear:
+    bias = module.bias
+    return _Linear(module.weight.detach(), None if bias is None else bias.detach())
+
+
+def _layer(layer: Any) -> _Layer:
     attention, feed_forward = layer.self_attn, layer.mlp
-    modules = {
-        "input_norm": layer.input_layernorm,
-        "query": attention.q_proj,
-        "key": attention.k_proj,
-        "value": attention.v_proj,
-        "query_norm": attention.q_norm,
-        "key_norm": attention.k_norm,
-        "output": attention.o_proj,
-        "feed_forward_norm": layer.post_attention_layernorm,
-        "gate": feed_forward.gate_proj,
-        "up": feed_forward.up_proj,
-        "down": feed_forward.down_proj,
-    }
-    return {name: module.weight.detach() for name, module in modules.items()}
+    query_norm, key_norm = (getattr(attention, name, None) for name in ("q_norm", "k_norm"))
+    return _Layer(
+        input_norm=layer.input_layernorm.weight.detach(),
+        query=_linear(attention.q_proj),
+        key=_linear(attention.k_proj),
+        value=_linear(attention.v_proj),
+        query_norm=None if query_norm is None else query_norm.weight.detach(),
+        key_norm=None if key_norm is None else key_norm.weight.detach(),
+        output=_linear(attention.o_proj),
+        feed_forward_norm=layer.post_attention_layernorm.weight.detach(),
+        gate=_linear(feed_forward.gate_proj),
+        up=_linear(feed_forward.up_proj),
+        down=_linear(feed_forward.down_proj),
+    )
 
 
-def _rotary(
-    length: int, head_dim: int, theta: float, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _rotary(length: int, frequencies: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines and sines of rotary position embedding, [length, head_dim]."""
-    frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2, device=device).float() / head_dim)
-    angles = torch.arange(length, device=device).float()[:, None] * frequencies
+    places = torch.arange(length, device=frequencies.device)
+    angles = places.float()[:, None] * frequencies.float()
     doubled = torch.cat([angles, angles], dim=-1)
     return doubled.cos(), doubled.sin()
 

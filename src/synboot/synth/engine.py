@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 
 from synboot.core.config import Config
+from synboot.core.errors import BadInput
 from synboot.core.rng import Key, rng
 from synboot.model.decode import CachedDecoder
 
@@ -44,7 +45,11 @@ class Completion:
 
 class Engine(Protocol):
     """Continues prompts until END or a limit. Token i of a request is drawn with the i-th
-    uniform number of its key, by the inverse distribution function (`choose`)."""
+    uniform number of its key, by the inverse distribution function (`choose`), among the first
+    `num_tokens` ids: a model's embedding may have more rows than its tokenizer has tokens."""
+
+    name: str
+    """What a manifest calls it."""
 
     def sample(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Completion]:
         """One completion for each request, in order."""
@@ -83,21 +88,38 @@ def _sorted(values: torch.Tensor) -> torch.Tensor:
     return values.sort(-1).values
 
 
-def _limit(prompt_length: int, context: int, sampling: SamplingConfig) -> int:
+def limit_of(prompt_length: int, context: int, sampling: SamplingConfig) -> int:
     """How many tokens may be drawn: the last one is not fed back, so it needs no position."""
     if not 1 <= prompt_length <= context:
         raise ValueError(f"a prompt of {prompt_length} tokens does not fit a context of {context}")
     return min(sampling.max_tokens, context + 1 - prompt_length)
 
 
+def drawable(model: Any, end_id: int, num_tokens: int | None) -> int:
+    """How many first ids may be drawn, all of the model's by default. Raises BadInput if the
+    tokenizer has more than the model, ValueError if `end_id` could not be drawn."""
+    rows = len(model.get_input_embeddings().weight)
+    count = rows if num_tokens is None else num_tokens
+    if count > rows:
+        raise BadInput(f"the tokenizer has {count} tokens, but the model's embedding {rows} rows")
+    if not 0 <= end_id < count:
+        raise ValueError(f"END is {end_id}, and the ids that may be drawn end before {count}")
+    return count
+
+
 class ReferenceEngine:
     """Slow and obvious: one request at a time, the whole sequence through transformers' model
     for every token. Any causal LM."""
 
-    def __init__(self, model: Any, *, context: int, end_id: int) -> None:
+    name = "reference"
+
+    def __init__(
+        self, model: Any, *, context: int, end_id: int, num_tokens: int | None = None
+    ) -> None:
         self._model = model.eval()
         self._context = context
         self._end_id = end_id
+        self._num_tokens = drawable(model, end_id, num_tokens)
 
     @torch.inference_mode()
     def sample(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Completion]:
@@ -105,14 +127,14 @@ class ReferenceEngine:
         return [self._complete(request, sampling) for request in requests]
 
     def _complete(self, request: Request, sampling: SamplingConfig) -> Completion:
-        limit = _limit(len(request.prompt), self._context, sampling)
+        limit = limit_of(len(request.prompt), self._context, sampling)
         uniforms = rng(*request.key).random(limit, dtype=np.float32)
         ids = torch.from_numpy(request.prompt).to(self._model.device)
         tokens: list[int] = []
         for uniform in uniforms:
             logits = self._model(input_ids=ids[None], use_cache=False).logits[:, -1]
             drawn = torch.tensor([float(uniform)], device=ids.device)
-            token = int(choose(logits, drawn, sampling))
+            token = int(choose(logits[:, : self._num_tokens], drawn, sampling))
             if token == self._end_id:
                 return Completion(np.array(tokens, dtype=np.int64), "end")
             tokens.append(token)
@@ -132,14 +154,19 @@ class _Running:
 
 class SlotEngine:
     """The built-in engine: a fixed number of slots advance together, one token a step; a slot
-    whose request ends is given the next one at once."""
+    whose request ends is given the next one at once. Models that `CachedDecoder` understands."""
 
-    def __init__(self, model: Any, *, context: int, end_id: int, slots: int) -> None:
+    name = "slots"
+
+    def __init__(
+        self, model: Any, *, context: int, end_id: int, slots: int, num_tokens: int | None = None
+    ) -> None:
         self._decoder = CachedDecoder(model.eval(), slots=slots, capacity=context)
         self._device = next(model.parameters()).device
         self._context = context
         self._end_id = end_id
         self._slots = slots
+        self._num_tokens = drawable(model, end_id, num_tokens)
 
     @torch.inference_mode()
     def sample(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Completion]:
@@ -177,6 +204,7 @@ class SlotEngine:
             if not live:
                 return [completion for completion in completions if completion is not None]
             logits = self._decoder.step(self._tensor(ids), self._tensor(positions))
+            logits = logits[:, : self._num_tokens]
             drawn = choose(logits, self._tensor(uniforms), sampling).tolist()
             for slot, state in live:
                 accept(slot, state, drawn[slot])
@@ -185,11 +213,12 @@ class SlotEngine:
         self, slot: int, index: int, request: Request, sampling: SamplingConfig
     ) -> tuple[_Running, int]:
         """Put a request into a slot; its state and its first token."""
-        limit = _limit(len(request.prompt), self._context, sampling)
+        limit = limit_of(len(request.prompt), self._context, sampling)
         prefix = self._decoder.prefill(self._tensor(request.prompt))
         self._decoder.place(slot, prefix)
         uniforms = rng(*request.key).random(limit, dtype=np.float32)
-        token = int(choose(prefix.logits[None], self._tensor(uniforms[:1]), sampling))
+        logits = prefix.logits[None, : self._num_tokens]
+        token = int(choose(logits, self._tensor(uniforms[:1]), sampling))
         return _Running(index, uniforms, prefix.length), token
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:

@@ -59,7 +59,7 @@ def draw(
     places = [(index // num_seeds, seeds(index % num_seeds)) for index in range(first, stop)]
     requests = [
         Request(
-            prompt(document.tokens, context, tokenizer.end_id),
+            prompt(document.tokens, context, tokenizer.end_id, tokenizer.start_id),
             (seed, "synthesize", document.id, number),
         )
         for number, document in places

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch.nn import functional
 
-from synboot.core.errors import Incomplete, SynbootError
+from synboot.core.errors import BadInput, Incomplete, SynbootError
 from synboot.core.events import ReportProgress, ignore_progress
 from synboot.core.rng import seed_for
 from synboot.core.storage import fsync_path
@@ -164,23 +164,32 @@ def validation_steps(num_steps: int, num_validations: int) -> set[int]:
     return {round((i + 1) * num_steps / count) for i in range(count)}
 
 
+_RESIDUAL_STREAM = (
+    ("embed_tokens", "o_proj", "down_proj"),  # Llama, Mistral, Qwen2, Qwen3
+    ("drop", "c_proj"),  # GPT-2, whose blocks have two c_proj
+    ("emb_dropout", "dense", "dense_4h_to_h"),  # GPT-NeoX
+)
+"""The modules whose outputs the residual stream is the sum of, by layout."""
+
+
 def add_dropout(model: torch.nn.Module, rate: float) -> Callable[[], None]:
-    """Dropout on what the embedding and every block's two branches add to the residual stream,
-    where a Qwen3 model has none of its own; returns a function that takes it off again."""
+    """Dropout on what the embedding and every block's two branches add to the residual stream;
+    returns a function that takes it off again. Raises BadInput for a layout that is not known.
+
+    It comes on top of dropout that a model has of its own, which `load_model` sets to 0."""
     if rate == 0.0:
         return lambda: None
 
     def drop(module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
         return functional.dropout(output, rate, training=model.training)
 
-    names = ("embed_tokens", "o_proj", "down_proj")
-    handles = [
-        module.register_forward_hook(drop)
-        for name, module in model.named_modules()
-        if name.rsplit(".", 1)[-1] in names
-    ]
-    if not handles:
-        raise SynbootError(f"dropout: found none of {', '.join(names)} in {type(model).__name__}")
+    modules: dict[str, list[torch.nn.Module]] = {}
+    for name, module in model.named_modules():
+        modules.setdefault(name.rsplit(".", 1)[-1], []).append(module)
+    layout = next((names for names in _RESIDUAL_STREAM if modules.keys() >= {*names}), None)
+    if layout is None:
+        raise BadInput(f"field dropout: expected 0, as {type(model).__name__} has no known layout")
+    handles = [module.register_forward_hook(drop) for name in layout for module in modules[name]]
 
     def remove() -> None:
         for handle in handles:

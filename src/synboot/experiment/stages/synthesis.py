@@ -19,7 +19,7 @@ from synboot.data.tokens import TokenStore, write_token_store
 from synboot.experiment.stages.corpus import unique_documents
 from synboot.experiment.stages.process import set_threads
 from synboot.model.architecture import load_model, shape_of
-from synboot.model.flops import sampling_flops
+from synboot.model.flops import cost_of_shape, sampling_flops
 from synboot.pipeline.stage import Context, Counts, Stage
 from synboot.synth.engine import Engine, SamplingConfig, SlotEngine
 from synboot.synth.filters import CorpusWindows, TextFilterConfig
@@ -236,12 +236,12 @@ class SynthesizeStage(Stage):
     def _flops(self, context: Context, prefix: Prefix) -> int:
         """Of the candidates that were looked at: prompts, and the tokens after them."""
         shape, length = shape_of(self.config["model"]["preset"]), self.config["model"]["context"]
+        cost = cost_of_shape(shape, prefix.tokenizer.vocab_size)
         store = TokenStore(context.inputs["tokens"].file("train"))
         unique = int(context.inputs["tokenizer"].counts["unique_documents"])
         prompts = [len(prompt(store[i][:-1], length, 0)) for i in range(unique)]
-        vocab_size = prefix.tokenizer.vocab_size
         return sum(
-            sampling_flops(shape, vocab_size, prompts[index % unique], sampled)
+            sampling_flops(cost, prompts[index % unique], sampled)
             for index, sampled in enumerate(prefix.sampled)
         )
 

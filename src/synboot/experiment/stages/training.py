@@ -18,7 +18,7 @@ from synboot.data.tokens import TokenStore
 from synboot.experiment.stages.corpus import oracle_documents, unique_documents
 from synboot.experiment.stages.process import set_threads
 from synboot.model.architecture import load_model, new_model, save_model, shape_of
-from synboot.model.flops import training_flops
+from synboot.model.flops import cost_of_shape, training_flops
 from synboot.pairs.find import read_kept_pairs, split_pairs
 from synboot.pipeline.stage import Artifact, Context, Counts, Stage
 from synboot.synth.template import PairRows
@@ -78,7 +78,8 @@ class _TrainingStage(Stage):
         self, state: TrainState, validation: Mixture | PairRows, vocab_size: int
     ) -> Counts:
         shape = shape_of(self.config["model"]["preset"])
-        once = training_flops(shape, vocab_size, validation.row_lengths()) // 3
+        cost = cost_of_shape(shape, vocab_size)
+        once = training_flops(cost, validation.row_lengths()) // 3
         return {
             "validation_flops": once * len(state.history),
             "steps": state.step,
@@ -134,7 +135,8 @@ class PretrainStage(_TrainingStage):
         state = self._train(context, model, mixture, validation)
         if state.tokens != mixture.num_tokens:
             raise AssertionError(f"trained {state.tokens} tokens of {mixture.num_tokens}")
-        flops = training_flops(shape, tokenizer.vocab_size, mixture.row_lengths())
+        cost = cost_of_shape(shape, tokenizer.vocab_size)
+        flops = training_flops(cost, mixture.row_lengths())
         counts = self._state_counts(state, validation, tokenizer.vocab_size)
         return counts | {"mixture": mixture.plan(), "flops": flops}
 
@@ -183,7 +185,7 @@ class TuneStage(_TrainingStage):
             "training_pairs": len(split.training),
             "validation_pairs": len(split.validation),
             "crossing_pairs": 2 * split.num_crossing,
-            "flops": training_flops(shape, tokenizer.vocab_size, rows.row_lengths()),
+            "flops": training_flops(cost_of_shape(shape, tokenizer.vocab_size), rows.row_lengths()),
         }
 
     def _initial(self, context: Context) -> tuple[Path, str]:
