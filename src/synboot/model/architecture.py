@@ -142,7 +142,7 @@ def load_model(directory: Path) -> Any:
     embedding is kept from learning as padding. Raises BadInput, with the directory and what is
     missing or wrong, for anything that cannot be used as such a model.
     """
-    config = _read_config(directory)
+    config = read_config(directory)
     _weight_files(directory)
     for name, value in vars(config).items():
         if "drop" in name and isinstance(value, float):
@@ -171,6 +171,12 @@ def load_model(directory: Path) -> Any:
     if not _is_causal(model):
         raise BadInput(f"{directory}: the model looks at later tokens; expected a causal LM")
     return model
+
+
+def empty_model(directory: Path) -> Any:
+    """The model of a directory without its weights, for counting: it takes no memory."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(read_config(directory))
 
 
 def context_of(config: Any, wanted: int | None = None) -> int:
@@ -225,7 +231,7 @@ def _check_directory(directory: Path) -> None:
         raise BadInput(f"{directory}: no {_CONFIG_FILE}; expected a Hugging Face model directory")
 
 
-def _read_config(directory: Path) -> Any:
+def read_config(directory: Path) -> Any:
     """The config of a causal LM that transformers itself knows."""
     _check_directory(directory)
     path = directory / _CONFIG_FILE

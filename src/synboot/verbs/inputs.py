@@ -17,7 +17,7 @@ from synboot.experiment.numerics import Numerics, numerics_of
 from synboot.experiment.recipe import STANDARD_INPUT, CorpusConfig, Recipe, RuntimeConfig
 from synboot.experiment.stages.corpus import TokensStage
 from synboot.experiment.stages.files import DocumentsStage, PairFileStage, TokenizerFileStage
-from synboot.model.architecture import context_of, load_config, model_digest
+from synboot.model.architecture import context_of, model_digest, read_config
 from synboot.pipeline.stage import Stage
 from synboot.verbs.work import model_stamp, partial_folder
 
@@ -139,13 +139,7 @@ def given_model(directory: str | Path, context: int | None) -> GivenModel:
     Raises BadInput if it is no causal LM with a tokenizer, or has fewer positions.
     """
     path = Path(directory)
-    positions = context_of(load_config(path))
-    if context is not None and positions is not None and context > positions:
-        raise BadInput(f"context: {context} asked, but {path} has {positions} positions")
-    length = context or positions
-    if length is None:
-        raise BadInput(f"{path}: its config states no number of positions; give context")
-    return GivenModel(path, model_digest(path), length)
+    return GivenModel(path, model_digest(path), context_of(read_config(path), context))
 
 
 def token_stages(

@@ -91,8 +91,8 @@ def synthesize(
         seed=seed,
         numerics=own.numerics.draws,
         max_draws_per_seed=max_draws_per_seed,
-        synthesizer=given.directory,
-        synthesizer_name=given.name,
+        model_directory=given.directory,
+        synthesizer=given.name,
     )
     return complete(
         "synthesize",

@@ -111,13 +111,14 @@ def pretrain(
         model=directory if tokenizer is None else Path(tokenizer),
         vocab_size=vocab_size,
     )
-    sources: list[dict[str, Any]] = [{"documents": "unique", "tokens": tokens}]
+    sources: list[dict[str, Any]] = [{"documents": "unique", "tokens": None}]
     if synthetic is not None:
         sources.append({"documents": "synthetic", "tokens": synthetic_tokens})
     stage = PretrainStage(
         {
             "model": settings,
             "loop": loop_settings(loop.model_dump(mode="json")),
+            "tokens": tokens,
             "sources": sources,
         },
         {name: inputs[name] for name in ("tokenizer", "tokens")},

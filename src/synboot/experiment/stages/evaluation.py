@@ -16,8 +16,8 @@ from synboot.eval.likelihood import score_documents, windows_of
 from synboot.experiment.stages.corpus import heldout_documents
 from synboot.experiment.stages.process import ranges, set_threads
 from synboot.experiment.statistics import Scores
-from synboot.model.architecture import load_model, shape_of
-from synboot.model.flops import forward_flops
+from synboot.model.architecture import load_model
+from synboot.model.flops import cost_of_model, forward_flops
 from synboot.pipeline.stage import Context, Counts, Stage, part_counts
 
 
@@ -70,6 +70,7 @@ class EvaluateStage(Stage):
             documents.texts(start, stop),
             context=length,
             end_id=tokenizer.end_id,
+            start_id=tokenizer.start_id,
             device=torch.device(self.numerics["device"]),
             progress=context.advance,
         )
@@ -87,8 +88,8 @@ class EvaluateStage(Stage):
             for document, num_tokens in enumerate(found.num_tokens.tolist())
             for window in windows_of(document, num_tokens, length)
         )
-        shape = shape_of(self.config["model"]["preset"])
-        flops = sum(forward_flops(shape, tokenizer.vocab_size, 0, size) for size in windows)
+        cost = cost_of_model(self._model)
+        flops = sum(forward_flops(cost, 0, size) for size in windows)
         return {"documents": stop - start, "flops": flops}
 
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:

@@ -18,10 +18,11 @@ from synboot.data.tokenizer import TextTokenizer
 from synboot.data.tokens import TokenStore, write_token_store
 from synboot.experiment.stages.corpus import unique_documents
 from synboot.experiment.stages.process import set_threads
-from synboot.model.architecture import load_model, shape_of
-from synboot.model.flops import cost_of_shape, sampling_flops
+from synboot.model.architecture import empty_model, load_model
+from synboot.model.flops import cost_of_model, sampling_flops
 from synboot.pipeline.stage import Context, Counts, Stage
-from synboot.synth.engine import Engine, SamplingConfig, SlotEngine
+from synboot.synth.engine import Engine, SamplingConfig
+from synboot.synth.engines import engine_for
 from synboot.synth.filters import CorpusWindows, TextFilterConfig
 from synboot.synth.generate import Prefix, Row, SeedDocument, distinct, draw
 from synboot.synth.template import prompt
@@ -122,16 +123,20 @@ class SynthesizeStage(Stage):
     def _open_workshop(self, context: Context) -> _Workshop:
         tokenizer = TextTokenizer.load(context.inputs["tokenizer"].path)
         documents = unique_documents(context.inputs)
-        model = load_model(self.model_directory or context.inputs["tune"].file("best"))
-        engine = SlotEngine(
+        model = load_model(self._model_directory(context))
+        engine = engine_for(
             model.to(torch.device(self.numerics["device"])),
             context=self.config["model"]["context"],
             end_id=tokenizer.end_id,
+            num_tokens=tokenizer.vocab_size,
             slots=self.numerics["slots"],
         )
         store = TokenStore(context.inputs["tokens"].file("train"))
         windows = CorpusWindows(documents.texts(0, len(documents)))
         return _Workshop(tokenizer, documents, store, engine, windows)
+
+    def _model_directory(self, context: Context) -> Path:
+        return self.model_directory or context.inputs["tune"].file("best")
 
     def num_parts(self, context: Context) -> int:
         """As many as `max_draws_per_seed` draws of every seed document fill."""
@@ -235,13 +240,13 @@ class SynthesizeStage(Stage):
 
     def _flops(self, context: Context, prefix: Prefix) -> int:
         """Of the candidates that were looked at: prompts, and the tokens after them."""
-        shape, length = shape_of(self.config["model"]["preset"]), self.config["model"]["context"]
-        cost = cost_of_shape(shape, prefix.tokenizer.vocab_size)
+        cost = cost_of_model(empty_model(self._model_directory(context)))
+        length = self.config["model"]["context"]
         store = TokenStore(context.inputs["tokens"].file("train"))
-        unique = int(context.inputs["tokenizer"].counts["unique_documents"])
-        prompts = [len(prompt(store[i][:-1], length, 0)) for i in range(unique)]
+        seeds = int(context.inputs["tokenizer"].counts["unique_documents"])
+        prompts = [len(prompt(store[i][:-1], length, 0)) for i in range(seeds)]
         return sum(
-            sampling_flops(cost, prompts[index % unique], sampled)
+            sampling_flops(cost, prompts[index % seeds], sampled)
             for index, sampled in enumerate(prefix.sampled)
         )
 

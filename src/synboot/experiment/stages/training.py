@@ -18,7 +18,7 @@ from synboot.data.tokens import TokenStore
 from synboot.experiment.stages.corpus import oracle_documents, unique_documents
 from synboot.experiment.stages.process import set_threads
 from synboot.model.architecture import load_model, new_model, save_model, shape_of
-from synboot.model.flops import cost_of_shape, training_flops
+from synboot.model.flops import cost_of_model, training_flops
 from synboot.pairs.find import read_kept_pairs, split_pairs
 from synboot.pipeline.stage import Artifact, Context, Counts, Stage
 from synboot.synth.template import PairRows
@@ -75,12 +75,16 @@ class _TrainingStage(Stage):
         return state
 
     def _state_counts(
-        self, state: TrainState, validation: Mixture | PairRows, vocab_size: int
+        self,
+        state: TrainState,
+        model: Any,
+        rows: Mixture | PairRows,
+        validation: Mixture | PairRows,
     ) -> Counts:
-        shape = shape_of(self.config["model"]["preset"])
-        cost = cost_of_shape(shape, vocab_size)
+        cost = cost_of_model(model)
         once = training_flops(cost, validation.row_lengths()) // 3
         return {
+            "flops": training_flops(cost, rows.row_lengths()),
             "validation_flops": once * len(state.history),
             "steps": state.step,
             "trained_tokens": state.tokens,
@@ -95,7 +99,7 @@ class PretrainStage(_TrainingStage):
 
     Config `sources`: list of {documents: unique | oracle | synthetic, tokens}, with `multiple` for
     the oracle; the token budget is their sum. Synthetic text is a run's own, or a split of the
-    user's documents.
+    user's documents; without `tokens` all of it, and real text the rest of the config's `tokens`.
     """
 
     name = "pretrain"
@@ -104,41 +108,50 @@ class PretrainStage(_TrainingStage):
     def _sources(self, context: Context) -> list[Source]:
         tokens = context.inputs["tokens"]
         real = TokenStore(tokens.file("train"))
-        sources = []
-        for entry in self.config["sources"]:
+        sources: list[Source] = []
+        left = self.config.get("tokens")
+        for entry in reversed(self.config["sources"]):  # synthetic text comes before what is left
             kind, budget = entry["documents"], entry["tokens"]
-            if kind == "unique":
-                count = tokens.counts["unique"]["documents"]
-                sources.append(Source("real", real, count, budget))
-            elif kind == "oracle":
-                count = oracle_documents(tokens, entry["multiple"])
-                sources.append(Source("real", real, count, budget))
-            else:
+            if kind == "synthetic":
                 own = context.inputs.get("synthesize")
                 store = TokenStore(own.file("tokens") if own else tokens.file("synthetic"))
+                budget = store.num_tokens() if budget is None else budget
+                if left is not None and budget > left:
+                    raise BadInput(
+                        f"tokens: {left} to train are fewer than the {budget} of the synthetic text"
+                    )
+                left = None if left is None else left - budget
                 sources.append(Source("synthetic", store, len(store), budget, max_passes=1))
-        return sources
+            elif kind == "unique":
+                count = tokens.counts["unique"]["documents"]
+                sources.append(Source("real", real, count, left if budget is None else budget))
+            else:
+                count = oracle_documents(tokens, entry["multiple"])
+                sources.append(Source("real", real, count, budget))
+        return sources[::-1]
 
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
         """Write last/ and best/ (model directories) and history.json."""
         tokenizer = TextTokenizer.load(context.inputs["tokenizer"].path)
-        shape, length = shape_of(self.config["model"]["preset"]), self.config["model"]["context"]
-        model = new_model(
-            shape,
-            vocab_size=tokenizer.vocab_size,
-            context=length,
-            end_id=tokenizer.end_id,
-            seed=self.seed,
-        )
-        mixture = Mixture(self._sources(context), length, tokenizer.end_id, self.seed)
-        validation = validation_rows(context.inputs["tokens"], length, tokenizer.end_id)
+        length = self.config["model"]["context"]
+        if self.model_directory is not None:
+            model = load_model(self.model_directory)
+        else:
+            model = new_model(
+                shape_of(self.config["model"]["preset"]),
+                vocab_size=tokenizer.vocab_size,
+                context=length,
+                end_id=tokenizer.end_id,
+                seed=self.seed,
+            )
+        ends = {"end_id": tokenizer.end_id, "start_id": tokenizer.start_id}
+        mixture = Mixture(self._sources(context), length, seed=self.seed, **ends)
+        validation = validation_rows(context.inputs["tokens"], length, **ends)
         state = self._train(context, model, mixture, validation)
         if state.tokens != mixture.num_tokens:
             raise AssertionError(f"trained {state.tokens} tokens of {mixture.num_tokens}")
-        cost = cost_of_shape(shape, tokenizer.vocab_size)
-        flops = training_flops(cost, mixture.row_lengths())
-        counts = self._state_counts(state, validation, tokenizer.vocab_size)
-        return counts | {"mixture": mixture.plan(), "flops": flops}
+        counts = self._state_counts(state, model, mixture, validation)
+        return counts | {"mixture": mixture.plan()}
 
 
 class TuneStage(_TrainingStage):
@@ -151,7 +164,6 @@ class TuneStage(_TrainingStage):
         """Write last/ and best/ (model directories) and history.json."""
         tokenizer = TextTokenizer.load(context.inputs["tokenizer"].path)
         store = TokenStore(context.inputs["tokens"].file("train"))
-        shape, length = shape_of(self.config["model"]["preset"]), self.config["model"]["context"]
         documents = unique_documents(context.inputs)
         number = {name: i for i, name in enumerate(documents.ids(0, len(documents)))}
         kept = read_kept_pairs(context.inputs["pairs"].file("pairs.parquet"))
@@ -165,7 +177,12 @@ class TuneStage(_TrainingStage):
                 f"field pairs.min_similarity: {len(kept) // 2} pairs cannot be split into training "
                 "and validation pairs without a common document; lower it"
             )
-        make = {"context": length, "end_id": tokenizer.end_id, "seed": self.seed}
+        make = {
+            "context": self.config["model"]["context"],
+            "end_id": tokenizer.end_id,
+            "start_id": tokenizer.start_id,
+            "seed": self.seed,
+        }
         rows = PairRows(store, split.training, passes=self.config["passes"], **make)
         validation = PairRows(store, split.validation, **make)
         directory, origin = self._initial(context)
@@ -179,13 +196,12 @@ class TuneStage(_TrainingStage):
             self.numerics["precision"],
         )
         state = self._train(context, model, rows, validation)
-        return self._state_counts(state, validation, tokenizer.vocab_size) | {
+        return self._state_counts(state, model, rows, validation) | {
             "initial_weights": origin,
             "initial_validation_loss": start,
             "training_pairs": len(split.training),
             "validation_pairs": len(split.validation),
             "crossing_pairs": 2 * split.num_crossing,
-            "flops": training_flops(cost_of_shape(shape, tokenizer.vocab_size), rows.row_lengths()),
         }
 
     def _initial(self, context: Context) -> tuple[Path, str]:
@@ -197,11 +213,12 @@ class TuneStage(_TrainingStage):
         return base.file(rule), f"base model, {rule} checkpoint (step {step})"
 
 
-def validation_rows(tokens: Artifact, context: int, end_id: int) -> Mixture:
+def validation_rows(tokens: Artifact, context: int, *, end_id: int, start_id: int) -> Mixture:
     """One pass over the validation split, at most 100,000 tokens of it."""
     store = TokenStore(tokens.file("valid"))
     budget = min(store.num_tokens(), _VALIDATION_TOKENS)
-    return Mixture([Source("valid", store, len(store), budget)], context, end_id, seed=0)
+    valid = Source("valid", store, len(store), budget)
+    return Mixture([valid], context, end_id, seed=0, start_id=start_id)
 
 
 def loop_settings(config: Mapping[str, Any]) -> dict[str, Any]:
