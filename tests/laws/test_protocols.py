@@ -12,7 +12,8 @@ import torch
 
 from synboot.core.rng import rng
 from synboot.model.architecture import Shape, new_model
-from synboot.pairs.encoders import Encoder, LsaEncoder
+from synboot.pairs.encoders.encoder import Encoder
+from synboot.pairs.encoders.lsa import LsaEncoder
 from synboot.pairs.neighbours import ExactIndex, Index, Neighbours, ReferenceIndex
 from synboot.synth.engine import Engine, ReferenceEngine, Request, SamplingConfig, SlotEngine
 

@@ -21,7 +21,7 @@ from synboot.core.config import (
     validate,
 )
 from synboot.model.architecture import PRESETS
-from synboot.pairs.encoders import EncoderName
+from synboot.pairs.encoders.encoder import EncoderConfig
 from synboot.pairs.filters import PairFilterConfig
 from synboot.synth.engine import SamplingConfig
 from synboot.synth.filters import TextFilterConfig
@@ -99,11 +99,9 @@ class ModelConfig(Config):
         return self
 
 
-class PairsConfig(PairFilterConfig):
+class PairsConfig(EncoderConfig, PairFilterConfig):
     """Embedding, neighbours and the filters of pairs."""
 
-    encoder: EncoderName = "lsa"
-    dimensions: int = Field(default=256, ge=1)
     top_k: int = Field(default=20, ge=1)
     """Neighbours looked at for each document."""
 

@@ -14,7 +14,7 @@ from synboot.core.storage import read_json, write_json
 from synboot.data.corpus import Documents
 from synboot.experiment.stages.corpus import training_documents
 from synboot.experiment.stages.process import ranges, set_threads
-from synboot.pairs.encoders import fit_encoder, load_encoder
+from synboot.pairs.encoders.encoder import fit_encoder, load_encoder
 from synboot.pairs.filters import PairFilterConfig
 from synboot.pairs.find import describe_pair, judge_pairs, pair_statistics, write_pairs
 from synboot.pairs.neighbours import ExactIndex, Neighbours
