@@ -54,6 +54,13 @@ ModelOption = Annotated[
     Path | None, typer.Option(help="A causal LM directory (Hugging Face layout).")
 ]
 ContextOption = Annotated[int | None, typer.Option(help="Positions; by default the model's.")]
+WorkersOption = Annotated[
+    int | None, typer.Option(help="Processes for parts; by default one a processor.")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(help="Of training; by default one a processor.")
+]
+DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 SeedOption = Annotated[int, typer.Option(help="Key of all randomness.")]
 
 
@@ -181,7 +188,14 @@ def split(
     max_heldout_overlap: Annotated[
         float, typer.Option(help="Share of 13-word windows in held-out text, at most.")
     ] = 0.2,
-    seed: SeedOption = 0,
+    seed: WorkersOption = Annotated[
+    int | None, typer.Option(help="Processes for parts; by default one a processor.")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(help="Of training; by default one a processor.")
+]
+DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+SeedOption = 0,
 ) -> None:
     """Split a corpus into train, valid and test files that share nothing they should not."""
 
@@ -206,9 +220,16 @@ def pair(
     ] = 0.5,
     max_pairs_per_document: Annotated[int, typer.Option(help="The most similar first.")] = 10,
     exclude_same_group: Annotated[bool, typer.Option(help="No pairs within a group.")] = False,
-    seed: SeedOption = 0,
-    workers: Annotated[int | None, typer.Option(help="Processes.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    seed: WorkersOption = Annotated[
+    int | None, typer.Option(help="Processes for parts; by default one a processor.")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(help="Of training; by default one a processor.")
+]
+DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+SeedOption = 0,
+    workers: WorkersOption = None,
+    device: DeviceOption = None,
 ) -> None:
     """Find the pairs of related documents of a corpus."""
 
@@ -228,9 +249,17 @@ def tune(
     dropout: float = 0.0,
     batch_rows: int = 8,
     num_validations: int = 20,
-    seed: SeedOption = 0,
-    threads: int | None = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    seed: WorkersOption = Annotated[
+    int | None, typer.Option(help="Processes for parts; by default one a processor.")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(help="Of training; by default one a processor.")
+]
+DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+SeedOption = 0,
+    workers: WorkersOption = None,
+    threads: ThreadsOption = None,
+    device: DeviceOption = None,
 ) -> None:
     """Tune a model into a synthesizer, p(d2 given d1)."""
 
@@ -258,10 +287,17 @@ def synthesize(
     max_seed_overlap: float = 0.5,
     max_corpus_overlap: float = 0.8,
     max_draw_overlap: float = 0.8,
-    seed: SeedOption = 0,
-    workers: Annotated[int | None, typer.Option(help="Processes.")] = None,
+    seed: WorkersOption = Annotated[
+    int | None, typer.Option(help="Processes for parts; by default one a processor.")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(help="Of training; by default one a processor.")
+]
+DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+SeedOption = 0,
+    workers: WorkersOption = None,
     slots: Annotated[int | None, typer.Option(help="Sequences sampled together.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    device: DeviceOption = None,
 ) -> None:
     """Write a synthetic corpus: draws from the synthesizer, every document a seed in turn."""
 
@@ -294,9 +330,17 @@ def pretrain(
     batch_rows: int = 8,
     num_validations: int = 20,
     checkpoint: Annotated[str, typer.Option(help="best on validation, or last.")] = "best",
-    seed: SeedOption = 0,
-    threads: int | None = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    seed: WorkersOption = Annotated[
+    int | None, typer.Option(help="Processes for parts; by default one a processor.")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(help="Of training; by default one a processor.")
+]
+DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+SeedOption = 0,
+    workers: WorkersOption = None,
+    threads: ThreadsOption = None,
+    device: DeviceOption = None,
 ) -> None:
     """Train a language model on real text, or on real and synthetic text jointly."""
 
@@ -308,8 +352,9 @@ def evaluate(
     *,
     output: OutputOption,
     context: ContextOption = None,
-    threads: int | None = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    workers: WorkersOption = None,
+    threads: ThreadsOption = None,
+    device: DeviceOption = None,
 ) -> None:
     """Score every document of held-out text under a model."""
 
@@ -326,7 +371,14 @@ def report(
     ],
     *,
     output: OutputOption,
-    seed: SeedOption = 0,
+    seed: WorkersOption = Annotated[
+    int | None, typer.Option(help="Processes for parts; by default one a processor.")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(help="Of training; by default one a processor.")
+]
+DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+SeedOption = 0,
     bootstrap_resamples: int = 10_000,
 ) -> None:
     """Write the page that shows what a run, or a comparison of models, found."""

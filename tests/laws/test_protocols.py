@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from synboot.core.rng import rng
-from synboot.pairs.encoders import Encoder, LsaEncoder
+from synboot.pairs.encoders.encoder import Encoder
+from synboot.pairs.encoders.lsa import LsaEncoder
 from synboot.pairs.neighbours import ExactIndex, Index, Neighbours, ReferenceIndex
 from synboot.synth.engine import (
     Completion,

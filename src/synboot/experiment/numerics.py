@@ -18,6 +18,8 @@ class Numerics:
     parts: dict[str, Any]
     draws: dict[str, Any]
     scoring: dict[str, Any]
+    embedding: dict[str, Any]
+    """Of parts of documents that a model reads."""
 
 
 def numerics_of(runtime: RuntimeConfig) -> Numerics:
@@ -27,6 +29,9 @@ def numerics_of(runtime: RuntimeConfig) -> Numerics:
     shared = {"device": device.type, "attention": "sdpa"} | _versions("torch", "transformers")
     precision = resolve_precision(runtime.precision, device)
     part_documents = {"part_documents": runtime.part_documents}
+    parts = {"threads": 1, **part_documents} | _versions(
+        "numpy", "scipy", "scikit-learn", "tokenizers"
+    )
     return Numerics(
         training={
             **shared,
@@ -34,8 +39,8 @@ def numerics_of(runtime: RuntimeConfig) -> Numerics:
             "precision": precision,
             "micro_rows": runtime.micro_rows,
         },
-        parts={"threads": 1, **part_documents}
-        | _versions("numpy", "scipy", "scikit-learn", "tokenizers"),
+        parts=parts,
+        embedding=parts | shared,
         draws={**shared, "threads": 1, "slots": runtime.slots, "part_draws": runtime.part_draws},
         scoring={**shared, "threads": runtime.threads, "precision": "float32", **part_documents},
     )

@@ -20,6 +20,7 @@ from synboot.experiment.stages.synthesis import SynthesizeStage
 from synboot.experiment.stages.training import PretrainStage, TuneStage, loop_settings
 from synboot.model.architecture import shape_of
 from synboot.model.flops import cost_of_shape, training_flops
+from synboot.pairs.encoders.encoder import encoder_settings
 from synboot.pairs.filters import PairFilterConfig
 from synboot.pipeline.stage import Stage
 from synboot.synth.engine import SamplingConfig
@@ -126,12 +127,20 @@ def _plan_bootstrap(plan: Plan, numerics: Numerics) -> None:
     recipe, seed = plan.recipe, plan.recipe.seed
     pairs = recipe.pairs
     unique = {name: plan.corpus[name] for name in ("corpus", "tokenizer")}
+    base: Stage = _pretrain(plan, "repetition", recipe.experiment.seeds[0], numerics)
+    embed_inputs, embed_config = dict(unique), encoder_settings(pairs)
+    if pairs.encoder == "lm":
+        base = plan.add(base)
+        embed_inputs["base"] = base
+        embed_config["initial_checkpoint"] = recipe.tune.initial_checkpoint
     embed = plan.add(
         EmbedStage(
-            {"encoder": pairs.encoder, "dimensions": pairs.dimensions},
-            unique,
+            embed_config,
+            embed_inputs,
             seed=seed,
-            numerics=numerics.parts,
+            numerics=numerics.parts if pairs.encoder == "lsa" else numerics.embedding,
+            settings=pairs,
+            base_checkpoint=recipe.tune.initial_checkpoint,
         )
     )
     neighbours = plan.add(
@@ -141,7 +150,7 @@ def _plan_bootstrap(plan: Plan, numerics: Numerics) -> None:
     )
     filters = pairs.model_dump(mode="json", include=set(PairFilterConfig.model_fields))
     judged = plan.add(PairsStage(filters, {**unique, "neighbours": neighbours}, seed=seed))
-    base = plan.add(_pretrain(plan, "repetition", recipe.experiment.seeds[0], numerics))
+    base = plan.add(base)
     model = recipe.model.model_dump(mode="json")
     settings = recipe.tune.model_dump(mode="json")
     tune = plan.add(

@@ -23,7 +23,7 @@ from synboot.core.config import (
 from synboot.data.corpus import MAX_DOCUMENT_BYTES, LongDocuments, OnBad
 from synboot.data.cuts import MIN_PIECE_BYTES
 from synboot.model.architecture import PRESETS
-from synboot.pairs.encoders import EncoderName
+from synboot.pairs.encoders.encoder import EncoderConfig
 from synboot.pairs.filters import PairFilterConfig
 from synboot.synth.engine import SamplingConfig
 from synboot.synth.filters import TextFilterConfig
@@ -131,11 +131,9 @@ class ModelConfig(Config):
         return self
 
 
-class PairsConfig(PairFilterConfig):
+class PairsConfig(EncoderConfig, PairFilterConfig):
     """Embedding, neighbours and the filters of pairs."""
 
-    encoder: EncoderName = "lsa"
-    dimensions: int = Field(default=256, ge=1)
     top_k: int = Field(default=20, ge=1)
     """Neighbours looked at for each document."""
 

@@ -23,6 +23,7 @@ def evaluate(
     output: str | Path,
     *,
     context: int | None = None,
+    workers: int | None = 1,
     threads: int | None = None,
     device: str | None = None,
     overwrite: bool = False,
@@ -37,7 +38,7 @@ def evaluate(
     ones in windows that move by half a context. Raises BadInput.
     """
     path = expect_suffix(output, ".parquet")
-    own = machine(threads=threads, device=device)
+    own = machine(workers=workers, threads=threads, device=device)
     given = given_model(model, context)
     documents = documents_stage({"test": corpus}, reading, path, seed=0)
     inputs = token_stages(documents, own, model=given.directory)

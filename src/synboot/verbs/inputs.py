@@ -58,7 +58,7 @@ def machine(**given: Any) -> Machine:
 
 
 def documents_stage(
-    corpora: Mapping[Split | Literal["synthetic"], Corpus],
+    corpora: Mapping[str, Corpus],
     reading: Reading,
     output: Path,
     *,
@@ -99,8 +99,8 @@ def local_paths(corpus: Corpus, output: Path) -> list[str]:
 
 def _files(corpus: Corpus, split: str, output: Path) -> list[DataFile]:
     paths = local_paths(corpus, output)
-    found: dict[str | None, list[DataFile]] = {**find_files(paths)}
-    files = found.get(None) or found.get(split)
+    found = find_files(paths)
+    files = next((own for name, own in found.items() if name in (None, split)), None)
     if files is None:
         only = ", ".join(map(str, found))
         raise BadInput(f"{', '.join(paths)}: holds no file of the split {split}, only {only}")

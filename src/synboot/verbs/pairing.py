@@ -9,7 +9,7 @@ from synboot.core.config import validate
 from synboot.core.errors import BadInput
 from synboot.experiment.recipe import PairsConfig
 from synboot.experiment.stages.pairing import EmbedStage, NeighboursStage, PairsStage
-from synboot.pairs.encoders.choice import encoder_settings, needs_model
+from synboot.pairs.encoders.encoder import encoder_settings
 from synboot.pairs.filters import PairFilterConfig
 from synboot.verbs.inputs import Corpus, Reading, documents_stage, given_model, machine
 from synboot.verbs.work import Outcome, complete, expect_suffix, publish_parquet
@@ -31,7 +31,7 @@ def find_pairs(
     max_pairs_per_document: int = 10,
     exclude_same_group: bool = False,
     seed: int = 0,
-    workers: int = 1,
+    workers: int | None = 1,
     device: str | None = None,
     overwrite: bool = False,
     quiet: bool = False,
@@ -60,18 +60,18 @@ def find_pairs(
         },
         "pair",
     )
-    if needs_model(encoder) != (model is not None):
+    if (settings.encoder == "lm") != (model is not None):
         wanted = "a model directory" if model is None else "no model"
         raise BadInput(f"model: the encoder {encoder} takes {wanted}")
     with_model = given_model(model, None) if model is not None else None
     own = machine(workers=workers, device=device)
-    parts = own.numerics.parts | ({"device": own.numerics.draws["device"]} if model else {})
     documents = documents_stage({"train": corpus}, reading, path, seed=seed)
     embed = EmbedStage(
         encoder_settings(settings) | ({"model": with_model.content} if with_model else {}),
         {"corpus": documents},
         seed=seed,
-        numerics=parts,
+        numerics=own.numerics.parts if encoder == "lsa" else own.numerics.embedding,
+        settings=settings,
         model_directory=with_model.directory if with_model else None,
     )
     neighbours = NeighboursStage(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
+import json
 from pathlib import Path
 from typing import Unpack
 
 from synboot.core.config import validate
+from synboot.core.storage import write_json
 from synboot.data.corpus import Documents
 from synboot.data.files import SPLITS, corpus_bytes_digest
 from synboot.data.write import write_documents
@@ -33,7 +34,7 @@ def split_corpus(
 
     Exact duplicates stay once, and training documents with a larger share of their 13-word
     windows in held-out text than `max_heldout_overlap` go. Writes the directory `output`:
-    train.parquet, valid.parquet, test.parquet, and decontaminated.jsonl with a sample of what went.
+    train.parquet, valid.parquet, test.parquet, and decontaminated.json with a sample of what went.
     Counts: documents, bytes, exact_duplicates, near_heldout, bad. Raises BadInput.
     """
     path = Path(output)
@@ -57,7 +58,8 @@ def split_corpus(
             documents = Documents(made.file(f"{split}.arrow"))
             each = (documents[i] for i in range(len(documents)))
             write_documents(directory / f"{split}.parquet", each)
-        shutil.copyfile(made.file("decontaminated.jsonl"), directory / "decontaminated.jsonl")
+        removed = made.file("decontaminated.jsonl").read_text(encoding="utf-8").splitlines()
+        write_json(directory / "decontaminated.json", [json.loads(line) for line in removed])
 
     return complete(
         "split",

@@ -40,7 +40,7 @@ def synthesize(
     max_corpus_overlap: float = 0.8,
     max_draw_overlap: float = 0.8,
     seed: int = 0,
-    workers: int = 1,
+    workers: int | None = 1,
     slots: int | None = None,
     device: str | None = None,
     overwrite: bool = False,

@@ -48,6 +48,7 @@ def pretrain(
     num_validations: int = 20,
     checkpoint: Literal["best", "last"] = "best",
     seed: int = 0,
+    workers: int | None = 1,
     threads: int | None = None,
     device: str | None = None,
     overwrite: bool = False,
@@ -86,7 +87,7 @@ def pretrain(
         },
         "pretrain",
     )
-    own = machine(threads=threads, device=device)
+    own = machine(workers=workers, threads=threads, device=device)
     corpora: dict[Any, Corpus] = {"train": corpus}
     if valid is None and has_split(corpus, "valid"):
         valid = corpus
@@ -153,6 +154,7 @@ def tune(
     batch_rows: int = 8,
     num_validations: int = 20,
     seed: int = 0,
+    workers: int | None = 1,
     threads: int | None = None,
     device: str | None = None,
     overwrite: bool = False,
@@ -181,7 +183,7 @@ def tune(
         },
         "tune",
     ).model_dump(mode="json")
-    own = machine(threads=threads, device=device)
+    own = machine(workers=workers, threads=threads, device=device)
     given = given_model(model, context)
     documents = documents_stage({"train": corpus}, reading, path, seed=seed)
     inputs = token_stages(documents, own, model=given.directory)

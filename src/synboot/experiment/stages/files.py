@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synboot.core.errors import BadInput
-from synboot.data.corpus import MAX_DOCUMENT_BYTES, Fields, Rules, Tally, read_documents_by_file
-from synboot.data.fields import Problem, find_one, to_name
+from synboot.data.corpus import MAX_DOCUMENT_BYTES, Rules, Tally, read_documents_by_file
+from synboot.data.fields import Fields, Problem, find_one, to_name
 from synboot.data.files import DataFile
 from synboot.data.records import records, where
 from synboot.data.splits import split_of
@@ -184,7 +184,7 @@ def _pair(record: Any, known: set[str]) -> tuple[str, str] | None:
     return first, second
 
 
-def _known_id(record: Mapping[str, Any], field: str, known: set[str]) -> str:
+def _known_id(record: dict[str, Any], field: str, known: set[str]) -> str:
     place = find_one(record, field)
     identifier = to_name(field, place.value)
     if identifier not in known:

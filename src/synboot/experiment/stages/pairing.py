@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,34 +14,61 @@ from synboot.core.errors import BadInput
 from synboot.core.storage import read_json, write_json
 from synboot.experiment.stages.corpus import unique_documents
 from synboot.experiment.stages.process import ranges, set_threads
-from synboot.pairs.encoders import fit_encoder, load_encoder
+from synboot.pairs.encoders.encoder import EncoderConfig, fit_encoder, load_encoder
 from synboot.pairs.filters import PairFilterConfig
 from synboot.pairs.find import describe_pair, judge_pairs, pair_statistics, write_pairs
 from synboot.pairs.neighbours import ExactIndex, Neighbours
-from synboot.pipeline.stage import Context, Counts, Stage
+from synboot.pipeline.stage import PART_FACTS, Context, Counts, Stage
 
 _KEPT_SAMPLES = 20
 _COST = "cost.json"
 
 
 class EmbedStage(Stage):
-    """Fits the encoder on the unique budget and applies it in parts."""
+    """Fits the encoder on the unique budget and applies it in parts.
+
+    The encoder `lm` reads with the run's base model, or with one that is given.
+    """
 
     name = "embed"
     version = 1
+
+    def __init__(
+        self,
+        *arguments: Any,
+        settings: EncoderConfig,
+        base_checkpoint: str = "best",
+        model_directory: Path | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self.settings = settings
+        self.base_checkpoint = base_checkpoint
+        self.model_directory = model_directory
+        """A user's model; the config has the digest of its content."""
+        if self.numerics.get("device", "cpu") != "cpu":
+            self.max_workers = 1  # the processes would share one device and its memory
 
     def enter(self) -> None:
         """One thread a process."""
         set_threads(self.numerics["threads"])
 
+    def _model(self, context: Context) -> dict[str, Any]:
+        base = context.inputs.get("base")
+        directory = base.file(self.base_checkpoint) if base else self.model_directory
+        return {"model_directory": directory, "device": self.numerics.get("device", "cpu")}
+
     def prepare(self, context: Context, directory: Path) -> None:
         """Fit the encoder."""
         documents = unique_documents(context.inputs)
         encoder = fit_encoder(
-            self.config["encoder"],
+            self.settings.encoder,
             documents.texts(0, len(documents)),
-            dimensions=self.config["dimensions"],
+            dimensions=self.settings.dimensions,
             seed=self.seed,
+            layer=self.settings.layer,
+            prefix=self.settings.prefix,
+            **self._model(context),
         )
         encoder.save(directory)
         write_json(directory / _COST, {"flops": encoder.flops})
@@ -53,7 +81,7 @@ class EmbedStage(Stage):
         """Vectors of a range."""
         documents = unique_documents(context.inputs)
         start, stop = ranges(len(documents), self.numerics["part_documents"])[index]
-        encoder = load_encoder(self.config["encoder"], context.prepared)
+        encoder = load_encoder(self.settings.encoder, context.prepared, **self._model(context))
         vectors = encoder.encode(documents.texts(start, stop))
         np.save(directory / "vectors.npy", vectors)
         write_json(directory / _COST, {"flops": encoder.flops})
@@ -64,13 +92,14 @@ class EmbedStage(Stage):
         loaded = [np.load(part / "vectors.npy", mmap_mode="r") for part in parts]
         vectors = np.concatenate(loaded)
         np.save(context.directory / "vectors.npy", vectors)
-        keep_out = shutil.ignore_patterns("part.json", _COST)
+        keep_out = shutil.ignore_patterns(PART_FACTS, _COST)
         shutil.copytree(context.prepared, context.directory / "encoder", ignore=keep_out)
         costs = [read_json(directory / _COST)["flops"] for directory in (context.prepared, *parts)]
+        tokenizer = context.inputs.get("tokenizer")
         return {
             "documents": len(vectors),
             "dimensions": int(vectors.shape[1]),
-            "tokens": context.inputs["tokenizer"].counts["unique_tokens"],
+            "tokens": tokenizer.counts["unique_tokens"] if tokenizer else None,
             "flops": sum(costs),
         }
 

@@ -124,7 +124,7 @@ class PretrainStage(_TrainingStage):
                 sources.append(Source("synthetic", store, len(store), budget, max_passes=1))
             elif kind == "unique":
                 count = tokens.counts["unique"]["documents"]
-                sources.append(Source("real", real, count, left if budget is None else budget))
+                sources.append(Source("real", real, count, left or 0 if budget is None else budget))
             else:
                 count = oracle_documents(tokens, entry["multiple"])
                 sources.append(Source("real", real, count, budget))

@@ -1,13 +1,9 @@
-"""Documents to unit vectors. Closed system by default: fitted on the corpus, nothing from outside.
-
-An `Encoder` is fitted once on the unique budget's texts, saved, and applied in parts.
-"""
+"""lsa: words that occur together, by truncated SVD of TF-IDF."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -22,20 +18,6 @@ _ITERATIONS = 5
 _OVERSAMPLES = 10
 _MIN_NORM = np.float32(0.05)
 """TF-IDF vectors have length 1; less than this of it is rounding and chance, not meaning."""
-
-EncoderName = Literal["lsa"]
-
-
-class Encoder(Protocol):
-    """Texts in, unit vectors out. `flops` counts what fitting and encoding have cost so far."""
-
-    flops: int
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """float32 [texts, dimensions]; rows have length 1, or 0 for a text without known words."""
-
-    def save(self, directory: Path) -> None:
-        """Write what `load` of the same class reads."""
 
 
 class LsaEncoder:
@@ -108,19 +90,3 @@ class LsaEncoder:
 
 def _new_vectorizer(vocabulary: dict[str, int] | None) -> TfidfVectorizer:
     return TfidfVectorizer(sublinear_tf=True, dtype=np.float32, vocabulary=vocabulary)
-
-
-def fit_encoder(
-    name: EncoderName, texts: Sequence[str], *, dimensions: int, seed: int
-) -> LsaEncoder:
-    """A fitted encoder by its name in a recipe."""
-    if name != "lsa":
-        raise BadInput(f"field pairs.encoder: expected lsa, got {name!r}")
-    return LsaEncoder.fit(texts, dimensions=dimensions, seed=seed)
-
-
-def load_encoder(name: EncoderName, directory: Path) -> Encoder:
-    """The encoder of that name that `save` wrote into `directory`."""
-    if name != "lsa":
-        raise BadInput(f"field pairs.encoder: expected lsa, got {name!r}")
-    return LsaEncoder.load(directory)
