@@ -120,8 +120,6 @@ def test_batches_are_of_like_lengths_and_rows_that_ended_leave() -> None:
 def test_positions_stay_within_a_model_that_learned_them() -> None:
     """A full prompt ends at once; its row stays while the short ones go on to the last position."""
     model = tiny_model("gpt2", vocab_size=ROWS, context=CONTEXT)
-    with torch.no_grad():
-        model.transformer.ln_f.bias.zero_()
     asked = [Request(np.full(n, 5), ("edge", n, i)) for i in range(4) for n in (CONTEXT, 1, 2)]
     with Watched(model) as seen:
         found = engine(12, model).sample(asked, SamplingConfig(temperature=0))
