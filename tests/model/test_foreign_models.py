@@ -211,8 +211,11 @@ INDEX = "model.safetensors.index.json"
         (cut_weights, "the weights cannot be loaded"),
         (drop_tensors, r"the weights lack 3 tensors of a LlamaForCausalLM, model\.layers\.1\.mlp"),
         (write("model.safetensors", ""), "the weights cannot be loaded"),
-        (edit_config(hidden_size=48), "the weights cannot be loaded"),
-        (edit_config(num_attention_heads="many"), r"config\.json: "),
+        (
+            edit_config(intermediate_size=41),
+            r"model\.layers\.0\.mlp\.\S+ is \[.*40.*\] in the weights, \[.*41.*\] by config\.json",
+        ),
+        (edit_config(num_attention_heads="many"), r"config\.json: .*num_attention_heads.*many"),
         (edit_config(model_type="newest"), "field model_type: 'newest' .*transformers .* not know"),
         (
             edit_config(model_type="newest", auto_map={"AutoModel": "code.Model"}),
