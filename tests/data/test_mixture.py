@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synboot.core.errors import BadInput
+from synboot.core.rng import rng
 from synboot.data.mixture import Mixture, Source, Stream
 from synboot.data.tokens import TokenStore, write_token_store
 
 END = 0
+START = 70_000
 VOCAB_SIZE = 1 << 17
 
 
@@ -68,10 +70,10 @@ def sources_of(texts: list[Text]) -> Iterator[list[Source]]:
 
 
 @contextmanager
-def mixture_of(case: Case) -> Iterator[Mixture]:
+def mixture_of(case: Case, start_id: int | None = None) -> Iterator[Mixture]:
     texts, context, seed = case
     with sources_of(texts) as sources:
-        yield Mixture(sources, context, END, seed)
+        yield Mixture(sources, context, END, seed, start_id)
 
 
 def rows_of(mixture: Mixture, source: int) -> list[int]:
@@ -128,6 +130,48 @@ def test_every_token_of_every_document_is_a_target_once_a_pass(case: Case) -> No
                     left = every - Counter(found)
                     assert Counter(found) <= every
                     assert not cut or any(doc[: len(cut)] == cut for doc in left)
+
+
+@settings(deadline=None, max_examples=40)
+@given(cases)
+def test_a_start_token_of_its_own_stands_in_the_inputs_for_end(case: Case) -> None:
+    """A document is the inputs start, text and the targets text, END; nothing else differs."""
+    with mixture_of(case) as plain, mixture_of(case, START) as mixture:
+        assert mixture.num_rows == plain.num_rows
+        assert mixture.row_lengths() == plain.row_lengths()
+        for position in range(mixture.num_rows):
+            inputs, targets = mixture.row(position)
+            expected, same = plain.row(position)
+            assert targets.tolist() == same.tolist()
+            assert START not in targets
+            assert inputs.tolist() == [START if i == END else i for i in expected.tolist()]
+            assert inputs.dtype == targets.dtype == np.int64
+
+
+def test_rows_with_a_start_token_by_hand() -> None:
+    """Documents of 2, 0 and 1 tokens, two passes, rows of 4."""
+    lengths = [2, 0, 1]
+    with sources_of([Text(lengths, 3, 12)]) as sources:
+        orders = {}
+        for index in range(2):
+            shuffle = rng(8, "mixture", "s0", index)
+            orders[index] = shuffle.permutation(3).tolist()
+        stream = [
+            (token, target)
+            for index in range(2)
+            for document in orders[index]
+            for token, target in zip(
+                [START, *[1 + document] * lengths[document]],
+                [*[1 + document] * lengths[document], END],
+                strict=True,
+            )
+        ]
+        mixture = Mixture(sources, 4, END, 8, start_id=START)
+        rows = [tuple(half.tolist() for half in mixture.row(p)) for p in range(3)]
+    assert rows == [
+        ([i for i, _ in stream[at : at + 4]], [t for _, t in stream[at : at + 4]])
+        for at in (0, 4, 8)
+    ]
 
 
 @settings(deadline=None, max_examples=40)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,10 @@ from hypothesis import strategies as st
 from synboot.core.rng import rng
 from synboot.eval.likelihood import Likelihoods, score_documents, windows_of
 from synboot.model.architecture import Shape, new_model
+
+sys.path.append(str(Path(__file__).parents[1] / "model"))
+
+from tiny import tiny_model as other_model
 
 torch.set_num_threads(1)
 END = 0
@@ -50,16 +56,16 @@ def score(documents: list[np.ndarray], texts: list[str] | None = None, **more: A
 
 
 @torch.no_grad()
-def plain_nats(ids: np.ndarray, context: int) -> float:
+def plain_nats(ids: np.ndarray, context: int, model: Any = MODEL, first: int = END) -> float:
     """Token by token with transformers: END and what stands before a token go in, from the
     latest window start (a multiple of half a context) that still has the token in reach."""
-    sequence = torch.tensor([END, *ids.tolist()])
+    sequence = torch.tensor([first, *ids.tolist()])
     nats = 0.0
     for place in range(1, len(sequence)):
         start = 0
         while place - start > context:
             start += context // 2
-        logits = MODEL(input_ids=sequence[None, start:place]).logits[0, -1].double()
+        logits = model(input_ids=sequence[None, start:place]).logits[0, -1].double()
         nats -= float(logits.log_softmax(-1)[sequence[place]])
     return nats
 
@@ -71,6 +77,20 @@ def test_equals_plain_transformers_for_every_document(context: int) -> None:
     # float32 logits: sums of up to 40 terms agree to a few units in the seventh digit.
     np.testing.assert_allclose(found.nats, expected, rtol=1e-5)
     assert found.num_tokens.tolist() == LENGTHS
+
+
+@pytest.mark.parametrize("layout", ["llama", "gpt2", "mistral, sliding"])
+@pytest.mark.parametrize("first", [END, 49])
+def test_other_models_and_start_tokens_equal_plain_transformers(layout: str, first: int) -> None:
+    model = other_model(layout, vocab_size=VOCABULARY)
+    found = score_documents(
+        model, DOCUMENTS, TEXTS, context=CONTEXT, end_id=END, start_id=first, device=CPU
+    )
+    expected = [plain_nats(ids, CONTEXT, model, first) for ids in DOCUMENTS]
+    np.testing.assert_allclose(found.nats, expected, rtol=1e-5)
+    if first == END:
+        same = score_documents(model, DOCUMENTS, TEXTS, context=CONTEXT, end_id=END, device=CPU)
+        np.testing.assert_array_equal(found.nats, same.nats)
 
 
 @settings(max_examples=300, deadline=None)

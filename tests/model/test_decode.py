@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from synboot.core.errors import BadInput
 from synboot.model.architecture import Shape, new_model
 from synboot.model.decode import CachedDecoder
+
+sys.path.append(str(Path(__file__).parent))
+
+from tiny import tiny_model
 
 SHAPES = {
     "grouped": Shape(2, 24, 4, 2, 8, 40),
@@ -15,11 +23,14 @@ SHAPES = {
 }
 VOCAB_SIZE = 70
 CAPACITY = 24
+LAYOUTS = ["qwen3 with biases", "qwen2", "llama", "llama 3", "llama with biases", "mistral"]
 # Sums in another order, float32: logits of these models are of size 1.
 TOLERANCE = 1e-5
 
 
-def model_of(name: str) -> Qwen3ForCausalLM:
+def model_of(name: str) -> Any:
+    if name in LAYOUTS:
+        return tiny_model(name, vocab_size=VOCAB_SIZE, context=CAPACITY)
     model = new_model(SHAPES[name], vocab_size=VOCAB_SIZE, context=CAPACITY, end_id=0, seed=4)
     with torch.no_grad():  # weights as large as trained ones, so that attention is not flat
         for parameter in model.parameters():
@@ -53,7 +64,7 @@ def run(
     return [torch.stack(logits) for logits in found]
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", [*SHAPES, *LAYOUTS])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_logits_are_those_of_a_full_forward_at_every_position(name: str, attention: str) -> None:
     model = model_of(name)
@@ -121,7 +132,6 @@ def config(**changes: object) -> Qwen3Config:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"attention_bias": True}, "attention_bias"),
         ({"hidden_act": "gelu"}, "hidden_act gelu"),
         (
             {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
@@ -131,6 +141,16 @@ def config(**changes: object) -> Qwen3Config:
             {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}},
             "rope_type linear",
         ),
+        (
+            {
+                "rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": 1e4,
+                    "partial_rotary_factor": 0.5,
+                }
+            },
+            "partial rotary",
+        ),
     ],
 )
 def test_what_would_be_computed_wrongly_is_refused(changes: dict[str, object], named: str) -> None:
@@ -138,17 +158,13 @@ def test_what_would_be_computed_wrongly_is_refused(changes: dict[str, object], n
         CachedDecoder(Qwen3ForCausalLM(config(**changes)), slots=1, capacity=4)
 
 
-def test_another_kind_of_model_is_refused() -> None:
-    other = Qwen2Config(
-        vocab_size=20,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-    )
-    with pytest.raises(BadInput, match="qwen2"):
-        CachedDecoder(Qwen2ForCausalLM(other), slots=1, capacity=4)
+@pytest.mark.parametrize(
+    ("layout", "named"),
+    [("gpt2", "not gpt2"), ("mistral, sliding", "mistral model with sliding_attention")],
+)
+def test_another_kind_of_model_is_refused(layout: str, named: str) -> None:
+    with pytest.raises(BadInput, match=named):
+        CachedDecoder(tiny_model(layout), slots=1, capacity=4)
 
 
 def test_the_common_theta_of_published_models_is_followed() -> None:

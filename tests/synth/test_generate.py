@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,10 @@ from synboot.synth.engine import Completion, Request, SamplingConfig
 from synboot.synth.filters import CorpusWindows, TextFilterConfig
 from synboot.synth.generate import Prefix, Row, SeedDocument, distinct, draw
 from synboot.synth.template import prompt
+
+sys.path.append(str(Path(__file__).parents[1] / "model"))
+
+from tiny import byte_level
 
 CONTEXT = 32
 TEXTS = [
@@ -134,6 +140,16 @@ def test_a_draw_is_asked_by_seed_document_and_number_alone(tokenizer: TextTokeni
     parts = [draw_range(tokenizer, engine, a, b) for a, b in ((4, 9), (0, 1), (1, 4), (4, 4))]
     assert parts[1] + parts[2] + parts[0] == whole
     assert parts[3] == []
+
+
+def test_a_start_token_of_its_own_stands_in_the_prompt() -> None:
+    words = TextTokenizer(byte_level(), end="</s>", start="<s>")
+    engine = ScriptedEngine({}, completion(words, "some text that nobody wrote before"))
+    draw_range(words, engine, 0, 2)
+    for request, document in zip(engine.asked, seed_documents(words), strict=False):
+        expected = [words.start_id, *document.tokens[: CONTEXT // 2 - 2], words.start_id]
+        assert request.prompt.tolist() == expected
+    assert words.start_id != words.end_id
 
 
 # --- the prefix ----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from synboot.data.tokens import TokenStore, write_token_store
 from synboot.synth.template import MIN_CONTEXT, PairRows, pair_row, prompt
 
 END = 3
+START = 5
 tokens = st.lists(st.integers(10, 99), max_size=60).map(lambda ids: np.array(ids, dtype=np.uint16))
 contexts = st.integers(MIN_CONTEXT, 80)
 
@@ -62,9 +63,35 @@ def test_truncation_at_its_edges() -> None:
     assert pair_row(d1[:1], d2, context, END)[1][-18:].tolist() == [*range(200, 218)]
 
 
+@pytest.mark.parametrize(
+    ("start", "inputs", "targets"),
+    [
+        (None, [3, 11, 12, 3, 21, 22], [-100, -100, -100, 21, 22, 3]),
+        (END, [3, 11, 12, 3, 21, 22], [-100, -100, -100, 21, 22, 3]),
+        (START, [5, 11, 12, 5, 21, 22], [-100, -100, -100, 21, 22, 3]),
+    ],
+)
+def test_a_row_token_by_token(start: int | None, inputs: list[int], targets: list[int]) -> None:
+    """d1 is 11 12, d2 is 21 22: loss on d2 and END only, with or without a start token."""
+    d1, d2 = np.array([11, 12]), np.array([21, 22])
+    found = pair_row(d1, d2, 16, END, start)
+    assert [half.tolist() for half in found] == [inputs, targets]
+    assert prompt(d1, 16, END, start).tolist() == inputs[:4]
+
+
+@given(d1=tokens, d2=tokens, context=contexts)
+def test_a_start_token_changes_inputs_alone(d1: np.ndarray, d2: np.ndarray, context: int) -> None:
+    plain, found = pair_row(d1, d2, context, END), pair_row(d1, d2, context, END, START)
+    assert found[1].tolist() == plain[1].tolist()
+    assert found[0].tolist() == [START if i == END else i for i in plain[0].tolist()]
+    assert START not in found[1]
+
+
 @pytest.mark.parametrize("context", [-1, 0, 2, MIN_CONTEXT - 1])
 def test_a_context_without_room_is_bad_input(context: int) -> None:
     for call in (
+        lambda: prompt(np.arange(4), context, END, START),
+        lambda: pair_row(np.arange(4), np.arange(4), context, END, START),
         lambda: prompt(np.arange(4), context, END),
         lambda: pair_row(np.arange(4), np.arange(4), context, END),
     ):
@@ -131,6 +158,18 @@ def test_rows_are_a_function_of_seed_and_position(store: TokenStore) -> None:
         len(other.row(p)[0]) != len(rows.row(p)[0]) or (other.row(p)[0] != rows.row(p)[0]).any()
         for p in range(rows.num_rows)
     )
+
+
+def test_rows_of_a_store_start_with_the_start_token(store: TokenStore) -> None:
+    options = {"context": 24, "end_id": END, "passes": 2, "seed": 1}
+    plain, rows = (PairRows(store, PAIRS, **options, start_id=s) for s in (None, START))
+    for position in range(rows.num_rows):
+        inputs, targets = rows.row(position)
+        expected, same = plain.row(position)
+        assert inputs.tolist() == [START if i == END else i for i in expected.tolist()]
+        assert targets.tolist() == same.tolist()
+        assert rows.num_targets(position) == plain.num_targets(position)
+    assert rows.row_lengths() == plain.row_lengths()
 
 
 def test_no_pair_is_bad_input(store: TokenStore) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from synboot.core.errors import Incomplete, SynbootError
+from synboot.core.errors import BadInput, Incomplete, SynbootError
 from synboot.data.batches import IGNORED, Batches
 from synboot.data.mixture import Mixture, Source
 from synboot.data.tokens import TokenStore, write_token_store
@@ -28,6 +29,10 @@ from synboot.train.loop import (
     train,
     validation_steps,
 )
+
+sys.path.append(str(Path(__file__).parents[1] / "model"))
+
+from tiny import tiny_model
 
 CPU = torch.device("cpu")
 END = 0
@@ -481,10 +486,63 @@ def test_dropout_is_on_what_enters_the_residual_stream() -> None:
     assert dropped == pytest.approx([0.25] * 5, abs=0.04)
 
 
+@pytest.mark.parametrize("layout", ["qwen2", "llama", "mistral", "gpt2", "gpt_neox"])
+def test_other_layouts_have_the_same_places_for_dropout(layout: str) -> None:
+    """1 + 2 x 2 places whose sum is what the last norm reads: without dropout of their own."""
+    other = tiny_model(layout, attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0)
+    added: list[torch.Tensor] = []
+    remove = add_dropout(other.train(), 0.25)
+    hooked = [module for module in other.modules() if module._forward_hooks]
+    for module in hooked:
+        module.register_forward_hook(lambda module, inputs, output: added.append(output))
+    norm = {"gpt2": "transformer.ln_f", "gpt_neox": "gpt_neox.final_layer_norm"}
+    stream: list[torch.Tensor] = []
+    other.get_submodule(norm.get(layout, "model.norm")).register_forward_pre_hook(
+        lambda module, inputs: stream.append(inputs[0])
+    )
+    torch.manual_seed(0)
+    with torch.no_grad():
+        other(input_ids=IDS.repeat(20, 1))
+    remove()
+    assert len(added) == len(hooked) == 5
+    torch.testing.assert_close(torch.stack(added).sum(0), stream[0])
+    shares = [(output == 0).float().mean().item() for output in added]
+    # 5,760 draws each: a mean 0.04 off is 7 sigma; the seed is fixed.
+    assert shares == pytest.approx([0.25] * 5, abs=0.04)
+
+
 def test_a_model_without_places_for_dropout_is_refused() -> None:
-    with pytest.raises(SynbootError, match="dropout"):
+    with pytest.raises(BadInput, match="field dropout: expected 0, as Linear has no known layout"):
         add_dropout(torch.nn.Linear(2, 2), 0.1)
     add_dropout(torch.nn.Linear(2, 2), 0.0)()
+
+
+@pytest.mark.parametrize("layout", ["qwen3", "llama", "gpt2"])
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_a_model_of_others_learns_and_resumes(tmp_path: Path, layout: str, dropout: float) -> None:
+    """With the loss of plain transformers before the first step."""
+
+    def fresh() -> Any:
+        changes = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
+        return tiny_model(layout, vocab_size=VOCAB_SIZE, context=CONTEXT, **changes)
+
+    before = mean_loss(fresh(), VALIDATION, 4, CPU)
+    total = count = 0
+    for position in range(VALIDATION.num_rows):
+        inputs, targets = VALIDATION.row(position)
+        with torch.no_grad():
+            found = fresh()(input_ids=torch.from_numpy(inputs)[None]).logits[0]
+        kept = targets != IGNORED
+        chosen = found.double().log_softmax(-1)[np.flatnonzero(kept), targets[kept]]
+        total, count = total - float(chosen.sum()), count + int(kept.sum())
+    assert before == pytest.approx(total / count, rel=1e-5)
+    loop = config(dropout=dropout)
+    trained, state = run(tmp_path / "whole", fresh(), loop=loop)
+    assert state.history[-1]["validation_loss"] < before
+    with pytest.raises(Incomplete):
+        run(tmp_path / "parts", fresh(), loop=loop, should_stop=stop_after(1))
+    resumed, _ = run(tmp_path / "parts", fresh(), loop=loop)
+    assert_same(weights_of(resumed), weights_of(trained))
 
 
 @pytest.mark.parametrize("stops", [False, True])

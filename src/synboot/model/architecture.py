@@ -156,6 +156,7 @@ def load_model(directory: Path) -> Any:
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are looked at below
         )
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise BadInput(f"{directory}: the weights cannot be loaded: {_line(error)}") from error
@@ -163,6 +164,11 @@ def load_model(directory: Path) -> Any:
         raise BadInput(
             f"{directory}: the weights lack {len(missing)} tensors of a "
             f"{type(model).__name__}, {missing[0]} among them"
+        )
+    if wrong := sorted(loading["mismatched_keys"]):
+        name, found, expected = wrong[0]
+        raise BadInput(
+            f"{directory}: {name} is {list(found)} in the weights, {list(expected)} by config.json"
         )
     model.eval()
     embedding = model.get_input_embeddings()
@@ -316,5 +322,5 @@ def _is_causal(model: Any) -> bool:
 
 
 def _line(error: Exception) -> str:
-    """The first line of what a library says."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What a library says, as one line of at most 300 characters."""
+    return " ".join((str(error) or type(error).__name__).split())[:300]
