@@ -11,7 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from synboot.core.errors import BadInput
 from synboot.core.rng import rng
-from synboot.data.tokenizer import TextTokenizer
+from synboot.data.tokenizer import TextTokenizer, train_tokenizer
 from synboot.model.architecture import Shape, load_model, new_model, save_model
 from synboot.model.flops import forward_flops
 from synboot.pairs.encoders.cost import reading_flops
@@ -66,6 +66,23 @@ def test_cost_of_a_document(language_model: Path) -> None:
     shape = Shape(2, 32, 2, 1, 16, 48)
     expected = [forward_flops(shape, 0, 0, length) for length in (4, 32, 10)]
     assert states.flops == sum(expected)
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2, 3])
+def test_stopping_early_changes_cost_and_nothing_else(tmp_path: Path, layer: int) -> None:
+    shape = Shape(3, 32, 2, 1, 16, 48)
+    tokenizer = train_tokenizer(["some words"], 300)
+    tokenizer.save(tmp_path)
+    model = new_model(
+        shape, vocab_size=tokenizer.vocab_size, context=CONTEXT, end_id=tokenizer.end_id, seed=0
+    )
+    save_model(model, tmp_path)
+    documents = [np.arange(5, dtype=np.int64), np.arange(50, dtype=np.int64)]
+    whole, cut = (HiddenStates(tmp_path, prefix="", device="cpu") for _ in range(2))
+    cut.stop_at(layer)
+    expected = whole.means(documents, range(4))[:, layer]
+    np.testing.assert_array_equal(cut.means(documents, [layer])[:, 0], expected)
+    assert cut.flops * 3 == whole.flops * min(layer + 1, 3)
 
 
 def test_reads_as_many_windows_as_stated(language_model: Path) -> None:
@@ -214,7 +231,10 @@ def test_reads_any_causal_lm(topic_texts: list[str], language_model: Path, tmp_p
     found = states.means(states.tokenize(topic_texts[:3]), range(3))
     expected = np.stack([plain_means(tmp_path, text, "") for text in topic_texts[:3]])
     np.testing.assert_allclose(found, expected, atol=2e-6)
+    states.stop_at(0)
+    first = states.means(states.tokenize(topic_texts[:3]), [0])
+    np.testing.assert_array_equal(first, found[:, :1])
     matrices = 2 * 12 * 24 * 24  # 4 of attention and 8 of the feed-forward, width by width
-    assert reading_flops(model.base_model, config, [5], causal=True) == (
+    assert reading_flops(model.base_model, model.config, [5], causal=True) == (
         2 * matrices * 5 + 4 * 2 * 24 * 15
     )

@@ -73,6 +73,14 @@ class HiddenStates:
         read = np.array([min(len(ids), most) for ids in documents]).reshape(-1, 1, 1)
         return np.asarray(sums / np.maximum(read, 1), dtype=np.float32)
 
+    def stop_at(self, layer: int) -> None:
+        """Read no layer above `layer` from here on: blocks that only those need are dropped, if the
+        model keeps them in a list. One more stays, so that the final norm is behind that one."""
+        for name, blocks in self._model.named_children():
+            if isinstance(blocks, torch.nn.ModuleList) and len(blocks) == self.num_layers - 1:
+                setattr(self._model, name, blocks[: layer + 1])
+                self._config.num_hidden_layers = len(getattr(self._model, name))
+
     def _batches(self, documents: Sequence[np.ndarray]) -> Iterator[list[_Window]]:
         """Windows of like length together, so that little is padded."""
         windows = [

@@ -133,6 +133,7 @@ class LmEncoder:
             raise BadInput("field pairs.encoder: lm needs at least two documents with text")
         layers = range(states.num_layers) if layer is None else [layer]
         choice = _choose(states, documents[:_HALVED_DOCUMENTS], layers, dimensions)
+        states.stop_at(choice["layer"])
         sample = states.means(documents, [choice["layer"]])[:, 0]
         spectrum = _spectrum(sample, dimensions)
         if not len(spectrum.variances):
@@ -150,8 +151,10 @@ class LmEncoder:
                 f"{model_directory}: not the model that the encoder was fitted with "
                 f"(fingerprint {found}, expected {settings['model']})"
             )
+        states = HiddenStates(model_directory, prefix=settings["prefix"], device=device)
+        states.stop_at(settings["choice"]["layer"])
         return cls(
-            HiddenStates(model_directory, prefix=settings["prefix"], device=device),
+            states,
             settings,
             np.load(directory / "mean.npy", allow_pickle=False),
             np.load(directory / "whitening.npy", allow_pickle=False),

@@ -97,7 +97,7 @@ class SentenceTransformersEncoder:
         """Add the cost of a batch that the model is about to read."""
         mask = arguments[0].get("attention_mask")
         if mask is not None:  # a table of word vectors multiplies nothing
-            config = next(m.config for m in module.modules() if hasattr(m, "config"))
+            config = next((m.config for m in module.modules() if hasattr(m, "config")), None)
             lengths = mask.sum(dim=1).tolist()
             self.flops += reading_flops(module, config, lengths, causal=False)
 
