@@ -57,9 +57,7 @@ ContextOption = Annotated[int | None, typer.Option(help="Positions; by default t
 WorkersOption = Annotated[
     int | None, typer.Option(help="Processes for parts; by default one a processor.")
 ]
-ThreadsOption = Annotated[
-    int | None, typer.Option(help="Of training; by default one a processor.")
-]
+ThreadsOption = Annotated[int | None, typer.Option(help="Of training; by default one a processor.")]
 DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 SeedOption = Annotated[int, typer.Option(help="Key of all randomness.")]
 
@@ -188,14 +186,7 @@ def split(
     max_heldout_overlap: Annotated[
         float, typer.Option(help="Share of 13-word windows in held-out text, at most.")
     ] = 0.2,
-    seed: WorkersOption = Annotated[
-    int | None, typer.Option(help="Processes for parts; by default one a processor.")
-]
-ThreadsOption = Annotated[
-    int | None, typer.Option(help="Of training; by default one a processor.")
-]
-DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
-SeedOption = 0,
+    seed: SeedOption = 0,
 ) -> None:
     """Split a corpus into train, valid and test files that share nothing they should not."""
 
@@ -220,14 +211,7 @@ def pair(
     ] = 0.5,
     max_pairs_per_document: Annotated[int, typer.Option(help="The most similar first.")] = 10,
     exclude_same_group: Annotated[bool, typer.Option(help="No pairs within a group.")] = False,
-    seed: WorkersOption = Annotated[
-    int | None, typer.Option(help="Processes for parts; by default one a processor.")
-]
-ThreadsOption = Annotated[
-    int | None, typer.Option(help="Of training; by default one a processor.")
-]
-DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
-SeedOption = 0,
+    seed: SeedOption = 0,
     workers: WorkersOption = None,
     device: DeviceOption = None,
 ) -> None:
@@ -249,14 +233,7 @@ def tune(
     dropout: float = 0.0,
     batch_rows: int = 8,
     num_validations: int = 20,
-    seed: WorkersOption = Annotated[
-    int | None, typer.Option(help="Processes for parts; by default one a processor.")
-]
-ThreadsOption = Annotated[
-    int | None, typer.Option(help="Of training; by default one a processor.")
-]
-DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
-SeedOption = 0,
+    seed: SeedOption = 0,
     workers: WorkersOption = None,
     threads: ThreadsOption = None,
     device: DeviceOption = None,
@@ -287,14 +264,7 @@ def synthesize(
     max_seed_overlap: float = 0.5,
     max_corpus_overlap: float = 0.8,
     max_draw_overlap: float = 0.8,
-    seed: WorkersOption = Annotated[
-    int | None, typer.Option(help="Processes for parts; by default one a processor.")
-]
-ThreadsOption = Annotated[
-    int | None, typer.Option(help="Of training; by default one a processor.")
-]
-DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
-SeedOption = 0,
+    seed: SeedOption = 0,
     workers: WorkersOption = None,
     slots: Annotated[int | None, typer.Option(help="Sequences sampled together.")] = None,
     device: DeviceOption = None,
@@ -330,14 +300,7 @@ def pretrain(
     batch_rows: int = 8,
     num_validations: int = 20,
     checkpoint: Annotated[str, typer.Option(help="best on validation, or last.")] = "best",
-    seed: WorkersOption = Annotated[
-    int | None, typer.Option(help="Processes for parts; by default one a processor.")
-]
-ThreadsOption = Annotated[
-    int | None, typer.Option(help="Of training; by default one a processor.")
-]
-DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
-SeedOption = 0,
+    seed: SeedOption = 0,
     workers: WorkersOption = None,
     threads: ThreadsOption = None,
     device: DeviceOption = None,
@@ -371,14 +334,7 @@ def report(
     ],
     *,
     output: OutputOption,
-    seed: WorkersOption = Annotated[
-    int | None, typer.Option(help="Processes for parts; by default one a processor.")
-]
-ThreadsOption = Annotated[
-    int | None, typer.Option(help="Of training; by default one a processor.")
-]
-DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
-SeedOption = 0,
+    seed: SeedOption = 0,
     bootstrap_resamples: int = 10_000,
 ) -> None:
     """Write the page that shows what a run, or a comparison of models, found."""

@@ -32,6 +32,7 @@ from synboot.pipeline.stage import MANIFEST, Artifact, Stage
 
 STAMP_KEY = b"synboot"
 _MARK = "synboot.json"
+_NOT_STAMPED = {"files", "started_at", "wall_seconds"}  # equal commands give equal bytes
 _MADE_BY = {"made_by": "synboot"}
 
 
@@ -115,7 +116,7 @@ def complete(
             "verb": verb,
             "id": last.id,
             "counts": artifacts[last.id].counts,
-            "stages": [{k: v for k, v in m.items() if k != "files"} for m in manifests],
+            "stages": [{k: v for k, v in m.items() if k not in _NOT_STAMPED} for m in manifests],
         }
         publish(artifacts, stamp)
         events.emit("output_done", verb=verb, id=last.id)
