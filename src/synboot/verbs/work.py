@@ -119,7 +119,7 @@ def complete(
             "stages": [{k: v for k, v in m.items() if k not in _NOT_STAMPED} for m in manifests],
         }
         publish(artifacts, stamp)
-        events.emit("output_done", verb=verb, id=last.id)
+        events.emit("output_done", stage=last.name, id=last.id)
     _remove(folder)
     return Outcome(output, last.id, stamp["counts"])
 
