@@ -214,9 +214,11 @@ def draw(path: Path, runs: dict[str, tuple[list[dict[str, Any]], np.ndarray]]) -
         for place, step in enumerate(steps):
             shade = 0.12 if place % 2 else 0.06
             axes.axvspan(step["start"] - begin, step["end"] - begin, color="gray", alpha=shade)
-            axes.text(step["start"] - begin, 0, f" {step['step']}", va="bottom", fontsize=8)
-        axes.set(title=side, xlabel="seconds", ylabel="MB", ylim=(0, None))
-        axes.legend(loc="upper right")
+            name = f" {step['step']}"
+            axes.text(step["start"] - begin, 0, name, va="bottom", rotation=90, fontsize=8)
+        top = 1.3 * samples[:, 1].max() / 1e6  # room for the legend
+        axes.set(title=side, xlabel="seconds", ylabel="MB", ylim=(0, top))
+        axes.legend(loc="upper left", ncols=2)
     figure.savefig(path, format="svg", metadata={"Date": None})
 
 
