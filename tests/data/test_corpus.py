@@ -246,6 +246,26 @@ def test_whatever_the_lines_hold_skip_goes_on(
         json.dumps(d.metadata, allow_nan=False)
 
 
+@pytest.mark.parametrize("depth", [100, 400, 700, 950, 3000])
+@pytest.mark.parametrize(("opened", "closed"), [("[", "]"), ('{"a": ', "}")])
+def test_however_deep_a_record_is_it_is_read_or_named(
+    tmp_path: Path, depth: int, opened: str, closed: str
+) -> None:
+    """How deep is too deep depends on Python's version."""
+    nest = (
+        f"{opened * depth}1{closed * depth}" if opened != "[" else opened * depth + closed * depth
+    )
+    files = write(tmp_path / "a.jsonl", f'{{"id": "x", "text": "t", "n": {nest}}}\n'.encode())
+    tally = Tally()
+    documents = list(read_documents(files, on_bad="skip", tally=tally))
+    assert len(documents) + tally.bad["broken_json"] == 1
+    assert all(json.dumps(document.metadata) for document in documents)
+    if not documents:
+        assert depth > 400
+        with pytest.raises(BadInput, match=r"line 1: expected an? (JSON )?object of usual"):
+            list(read_documents(files))
+
+
 def test_a_bad_record_does_not_take_its_id(tmp_path: Path) -> None:
     files = write(tmp_path / "a.jsonl", lines({"id": "x", "text": ""}, {"id": "x", "text": "t"}))
     assert [d.text for d in read_documents(files, on_bad="skip")] == ["t"]

@@ -379,6 +379,18 @@ def test_bad_texts_are_named_or_skipped(tmp_path: Path, data: bytes, message: st
     assert [d.id for d in read_documents(str(source), on_bad="skip")] == ["b.txt"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="names of files are Unicode elsewhere")
+def test_a_name_that_is_no_unicode_is_a_bad_id(tmp_path: Path) -> None:
+    source = touch(tmp_path / "in", "b.txt", "x/b.txt")
+    (source / "b.txt").write_text("good")
+    (source / "x" / "b.txt").rename(source / os.fsdecode(b"a\xff.txt"))
+    (source / os.fsdecode(b"a\xff.txt")).write_text("text")
+    assert len(corpus_bytes_digest(str(source))) == 64
+    with pytest.raises(BadInput, match=r"the id: expected Unicode text, character 2 is .udcff"):
+        list(read_documents(str(source)))
+    assert [d.id for d in read_documents(str(source), on_bad="skip")] == ["b.txt"]
+
+
 def save_dataset(folder: Path, *shards: list[dict[str, Any]], **state: Any) -> Path:
     """What datasets' Dataset.save_to_disk leaves."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -113,7 +113,9 @@ def test_a_column_of_json_elsewhere_is_the_users_own(tmp_path: Path) -> None:
         ({"metadata": None}, "field metadata: expected text, got null"),
         ({"text": None}, "field text: expected text, got null"),
         ({"text": " "}, "field text: expected text, it is blank"),
+        ({"metadata": "[" * 5000}, "field metadata: expected JSON"),
         ({"id": "d0"}, "field id: the id 'd0' is taken"),
+        ({"id": None}, "field id: expected text or a whole number, got null"),
         ({"group": ""}, "field group: expected text or a whole number, got empty text"),
     ],
 )

@@ -109,14 +109,16 @@ def test_the_program_reads_standard_input(
         sys.executable, "-m", "synboot.cli", "run", str(small_recipe), "--runs", str(tmp_path),
         "--dry-run", "--json", "--set", "corpus.path=-",
     ]  # fmt: skip
-
-    def run(data: bytes) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(command, input=data, capture_output=True, timeout=120, check=False)
-
-    outcome = run(small_corpus.read_bytes())
+    data = small_corpus.read_bytes()
+    outcome = subprocess.run(command, input=data, capture_output=True, timeout=120, check=False)
     assert outcome.returncode == 0, outcome.stderr
     assert {stage["status"] for stage in json.loads(outcome.stdout)["stages"]} == {"missing"}
-    assert len(list((tmp_path / "inputs").iterdir())) == 1
-    outcome = run(b"")
-    assert outcome.returncode == 2
-    assert b"standard input" in outcome.stderr
+    assert [path.read_bytes() for path in (tmp_path / "inputs").iterdir()] == [data]
+
+
+def test_empty_standard_input_is_bad_input(
+    small_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    with pytest.raises(BadInput, match=r"standard input: .*it is empty"):
+        make_plan(load(small_recipe, "corpus.path=-"), tmp_path)

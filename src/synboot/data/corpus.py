@@ -176,7 +176,10 @@ class _Parser:
         if isinstance(record, StoredRecord):
             return self._stored_document(record.values)
         if isinstance(record, dict):
-            return self._document(record, f"{label}:{number}")
+            try:
+                return self._document(record, f"{label}:{number}")
+            except RecursionError:
+                raise Problem("broken_json", "expected an object of usual depth") from None
         raise Problem("not_an_object", f"expected a JSON object, got {type_name(record)}")
 
     def _document(self, record: dict[str, Any], made_id: str) -> Iterable[Document]:
@@ -215,13 +218,13 @@ class _Parser:
 
     def _stored_document(self, values: dict[str, Any]) -> Iterable[Document]:
         """Fields by the names that a document has; another group may stand in the metadata."""
-        for name in ("id", "text", "metadata"):
+        for name in ("text", "metadata"):
             if not isinstance(values.get(name), str):
                 raise wrong_type(name, "text", values.get(name))
         size = self._size("field text", values["text"])
         try:
-            metadata = json.loads(values["metadata"])
-        except ValueError as error:
+            metadata = plain(json.loads(values["metadata"]))
+        except (ValueError, RecursionError) as error:
             raise Problem("broken_json", f"field metadata: expected JSON: {error}") from None
         if not isinstance(metadata, dict):
             raise wrong_type("metadata", "a JSON object", metadata)
@@ -233,7 +236,8 @@ class _Parser:
             group_place = find_one(metadata, self._fields.group)
             own["group"] = _group(group_place)
             remove([group_place])
-        document = Document(values["id"], values["text"], **own, metadata=metadata)
+        identifier = to_name("id", values.get("id"))
+        document = Document(identifier, values["text"], **own, metadata=metadata)
         return self._admit(document, size)
 
     def _own_id(self, record: dict[str, Any]) -> Place | None:
@@ -282,6 +286,7 @@ class _Parser:
 
     def _admit(self, document: Document, size: int) -> Iterable[Document]:
         """The document if its id is free, or its pieces."""
+        num_bytes("the id", document.id)  # names of files may be no Unicode
         limit = self._rules.max_document_bytes
         cuts = cut_text(document.text, limit) if size > limit else []
         ids = [document.id, *(f"{document.id}/{n}" for n in range(1, len(cuts) + 1))]
