@@ -301,3 +301,20 @@ def test_without_a_decoder_words_are_joined_by_spaces() -> None:
     assert TextTokenizer(plain, end=END).decode([2, 3, 1]) == plain.decode([2, 3]) == "ba na"
     plain.decoder = decoders.Fuse()
     assert TextTokenizer(plain, end=END).decode([2, 3]) == "bana"
+
+
+@pytest.mark.parametrize("ignore_merges", [False, True])
+def test_a_special_token_that_merges_could_make_is_not_made(ignore_merges: bool) -> None:
+    vocabulary = {END: 0, "<": 1, "/": 2, "s": 3, ">": 4, "/s": 5, "/s>": 6}
+    merges = [("/", "s"), ("/s", ">"), ("<", "/s>")]
+    plain = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=ignore_merges))
+    plain.decoder = decoders.Fuse()
+    plain.add_special_tokens([END])
+    plain.encode_special_tokens = True
+    assert plain.encode(END).ids == [0]
+    tokenizer = TextTokenizer(plain, end=END)
+    for text in (END, f"s{END}/{END}{END}"):
+        [ids] = tokenizer.encode([text])
+        assert 0 not in ids
+        assert tokenizer.decode(ids) == text
+    assert tokenizer.encode([END, "/s><"])[0].tolist() == [1, 6]
