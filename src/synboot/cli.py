@@ -388,10 +388,12 @@ def main() -> None:
     except SynbootError as error:
         _fail("error" if error.exit_code < 128 else "interrupted", error, error.exit_code)
     except OSError as error:
-        _fail("error", error, 1)
+        what = error.strerror or error
+        where = f": {error.filename}" if error.filename else ""
+        _fail("error", f"{what}{where}; once that is mended the same command goes on", 1)
 
 
-def _fail(kind: str, error: Exception, exit_code: int) -> None:
+def _fail(kind: str, error: Exception | str, exit_code: int) -> None:
     print(f"synboot: {kind}: {error}", file=sys.stderr)
     sys.exit(exit_code)
 

@@ -157,7 +157,8 @@ def _explain(config_type: type[Config], problem: Any) -> str:
         hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
         return f"field {name}: unknown key; {hint}"
     message = problem["msg"].removeprefix("Value error, ")
-    got = "" if problem["type"] == "missing" else f", got {problem['input']!r}"
+    whole_section = problem["type"] == "missing" or isinstance(problem["input"], Mapping)
+    got = "" if whole_section else f", got {problem['input']!r}"
     return f"field {name}: {message}{got}" if name else f"{message}"
 
 
