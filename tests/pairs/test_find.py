@@ -19,7 +19,7 @@ from synboot.pairs.filters import PairCandidate, PairFilterConfig
 from synboot.pairs.find import (
     JudgedPairs,
     candidates_of,
-    find_pairs,
+    pair_texts,
     judge_pairs,
     pair_statistics,
     read_kept_pairs,
@@ -76,9 +76,9 @@ def test_a_pair_has_the_larger_of_its_two_similarities() -> None:
     assert candidates_of(neighbours) == [PairCandidate(0, 1, 0.75)]
 
 
-def test_find_pairs_end_to_end() -> None:
+def test_pair_texts_end_to_end() -> None:
     config = PairFilterConfig(min_similarity=0.4, max_pairs_per_document=4, exclude_same_group=True)
-    pairs = find_pairs(
+    pairs = pair_texts(
         TEXTS, ids=IDS, groups=GROUPS, dimensions=16, top_k=12, filters=config, seed=1
     )
     reasons = Counter(v.reason if isinstance(v, Drop) else "keep" for v in pairs.verdicts)
@@ -131,7 +131,7 @@ def test_exclude_same_group_without_groups_is_bad_input() -> None:
 @pytest.fixture(scope="module")
 def judged() -> JudgedPairs:
     config = PairFilterConfig(min_similarity=0.4, max_pairs_per_document=4)
-    return find_pairs(TEXTS, ids=IDS, dimensions=16, top_k=12, filters=config)
+    return pair_texts(TEXTS, ids=IDS, dimensions=16, top_k=12, filters=config)
 
 
 def test_the_file_has_every_candidate_in_both_orders(judged: JudgedPairs, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class JudgedPairs:
         return [candidate for candidate, verdict in both if isinstance(verdict, Keep)]
 
 
-def find_pairs(
+def pair_texts(
     texts: Sequence[str],
     *,
     ids: Sequence[str] | None = None,

@@ -31,7 +31,7 @@ class _Window(NamedTuple):
 class HiddenStates:
     """A causal LM and its tokenizer, reading documents behind `prefix`.
 
-    A window is END, the prefix and as much of the document as the context (1,024 positions of it
+    A window is the start token, the prefix and as much of the document as the context (1,024 positions of it
     at most) holds.
     """
 
@@ -44,7 +44,7 @@ class HiddenStates:
         self._tokenizer = TextTokenizer.load(model_directory)
         context = getattr(model.config, "max_position_embeddings", None) or _MAX_WINDOW
         (prefix_ids,) = self._tokenizer.encode([prefix])
-        self._start = np.concatenate([[self._tokenizer.end_id], prefix_ids]).astype(np.int64)
+        self._start = np.concatenate([[self._tokenizer.start_id], prefix_ids]).astype(np.int64)
         window = min(context, _MAX_WINDOW)
         self._room = window - len(self._start)
         if 2 * self._room < window:
@@ -62,7 +62,7 @@ class HiddenStates:
 
     def means(self, documents: Sequence[np.ndarray], layers: Sequence[int]) -> np.ndarray:
         """float32 [documents, layers, width]: the mean hidden state over the tokens of each
-        document (END and prefix excluded), 0 for one without tokens. Layer 0 is the embeddings,
+        document (start and prefix excluded), 0 for one without tokens. Layer 0 is the embeddings,
         the last one stands behind the final norm."""
         width = self._config.hidden_size
         sums = np.zeros((len(documents), len(layers), width), dtype=np.float64)
