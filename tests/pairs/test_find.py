@@ -19,9 +19,9 @@ from synboot.pairs.filters import PairCandidate, PairFilterConfig
 from synboot.pairs.find import (
     JudgedPairs,
     candidates_of,
-    pair_texts,
     judge_pairs,
     pair_statistics,
+    pair_texts,
     read_kept_pairs,
     split_pairs,
     write_pairs,

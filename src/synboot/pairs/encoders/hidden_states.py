@@ -31,8 +31,8 @@ class _Window(NamedTuple):
 class HiddenStates:
     """A causal LM and its tokenizer, reading documents behind `prefix`.
 
-    A window is the start token, the prefix and as much of the document as the context (1,024 positions of it
-    at most) holds.
+    A window is the start token, the prefix and as much of the document as the context (1,024
+    positions of it at most) holds.
     """
 
     def __init__(self, model_directory: Path, *, prefix: str, device: str) -> None:
