@@ -189,3 +189,20 @@ def test_summary_reads_like_a_table(tmp_path: Path) -> None:
     assert lines[:3] == ["kept                 1,234", "share                0.5000",
                          "by reason near copy  2"]  # fmt: skip
     assert lines[3] == f"output: {tmp_path / 'x'}"
+
+
+def test_bad_input_at_once_leaves_nothing(tmp_path: Path) -> None:
+    output = tmp_path / "out.parquet"
+    stage = Squares({"power": 2}, {}, seed=0)
+    stage.num_parts = refuse
+    with pytest.raises(BadInput, match="line 3"):
+        complete("square", output, [stage], publish_nothing, workers=1, overwrite=False, quiet=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def refuse(context: Context) -> int:
+    raise BadInput("numbers.txt, line 3: expected a number")
+
+
+def publish_nothing(made: Mapping[str, Artifact], stamp: dict[str, Any]) -> None:
+    raise AssertionError("nothing was made")

@@ -19,7 +19,7 @@ from synboot.experiment.stages.corpus import TokensStage
 from synboot.experiment.stages.files import DocumentsStage, PairFileStage, TokenizerFileStage
 from synboot.model.architecture import context_of, model_digest, read_config
 from synboot.pipeline.stage import Stage
-from synboot.verbs.work import model_stamp, partial_folder
+from synboot.verbs.work import begin_work, model_stamp
 
 Corpus = str | Path | Sequence[str | Path]
 """A file, a directory, a glob, an fsspec URL, `-` for standard input, or several of them."""
@@ -94,7 +94,7 @@ def local_paths(corpus: Corpus, output: Path) -> list[str]:
         return paths
     if len(paths) > 1:
         raise BadInput(f"expected {STANDARD_INPUT} (standard input) alone, got {' '.join(paths)}")
-    return [str(spool_stream(sys.stdin.buffer, partial_folder(output) / "input"))]
+    return [str(spool_stream(sys.stdin.buffer, begin_work(output) / "input"))]
 
 
 def _files(corpus: Corpus, split: str, output: Path) -> list[DataFile]:

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from synboot.core.errors import BadInput
+from synboot.core.errors import BadInput, SynbootError
 from synboot.core.events import Display, EventLog, QuietDisplay, display_for
 from synboot.core.storage import (
     atomic_directory,
@@ -105,11 +105,16 @@ def complete(
             f"{output}: was made by synboot {stamp.get('verb')} with other settings or from other "
             "inputs; name another output, or say --overwrite"
         )
-    write_json(folder / _MARK, {**_MADE_BY, "verb": verb, "output": output.name})
+    begin_work(output)
     with exclusive_lock(folder / "work.lock"):
         events = EventLog(folder / "events.jsonl")
         runner = Runner(folder / "artifacts", workers, events, display)
-        artifacts = runner.run(stages)
+        try:
+            artifacts = runner.run(stages)
+        except SynbootError:
+            if not _is_worth_keeping(folder):
+                _remove(folder)
+            raise
         manifests = [artifacts[stage.id].manifest for stage in stages]
         stamp = {
             **_MADE_BY,
@@ -127,6 +132,19 @@ def complete(
 def partial_folder(output: Path) -> Path:
     """Where the unfinished work of an output lies."""
     return output.with_name(output.name + ".partial")
+
+
+def begin_work(output: Path) -> Path:
+    """Make the folder of an output's unfinished work and mark it as ours, unless it is there.
+
+    Raises BadInput if the output, or what stands where the folder would, is not ours.
+    """
+    folder = partial_folder(output)
+    read_stamp(output)
+    _check_partial(folder)
+    if not (folder / _MARK).is_file():
+        write_json(folder / _MARK, {**_MADE_BY, "output": output.name})
+    return folder
 
 
 def read_stamp(output: Path) -> dict[str, Any] | None:
@@ -200,6 +218,12 @@ def _check_partial(folder: Path) -> None:
             f"{folder}: unfinished work would go there, but it was not made by synboot; "
             "name another output"
         )
+
+
+def _is_worth_keeping(folder: Path) -> bool:
+    """Whether the next start could go on from something: a finished stage, a part, a checkpoint."""
+    kept = ("manifest.json", "scratch/parts/[0-9]*", "scratch/checkpoints/step-*")
+    return any(any(folder.glob(f"artifacts/*/*/{pattern}")) for pattern in kept)
 
 
 def _remove(folder: Path) -> None:
