@@ -78,7 +78,6 @@ def _own_folder(path: Path) -> None:
 DOCUMENTS = lines(*(good(i) for i in range(12)))
 PAIR = "pair corpus.jsonl -o pairs.parquet"
 WITHOUT_PRIVILEGE = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
-FINISHED_PARTS = "corpus.jsonl and pairs.parquet.partial, from which the same command goes on"
 
 
 def _corpus(what: str, *records: object, command: str = PAIR) -> Case:
@@ -114,6 +113,7 @@ CASES = [
             "pairs.jsonl": lines({"d1": "d0", "d2": "d1"}, {"d1": "d0", "d2": "d99"}),
             "model": lambda path: small_model(path),
         },
+        "synthesizer.partial, from which the mended command goes on",
     ),
     Case(
         "a model directory without weights",

@@ -13,7 +13,7 @@ from synboot.core.errors import BadInput
 from synboot.core.rng import rng
 from synboot.data.tokenizer import TextTokenizer, train_tokenizer
 from synboot.model.architecture import Shape, load_model, new_model, save_model
-from synboot.model.flops import forward_flops
+from synboot.model.flops import cost_of_shape, forward_flops
 from synboot.pairs.encoders.cost import reading_flops
 from synboot.pairs.encoders.hidden_states import MAX_WINDOWS, HiddenStates
 from synboot.pairs.encoders.lm import LmEncoder, reciprocal_rank
@@ -54,7 +54,9 @@ def test_cost_is_that_of_the_hand_count() -> None:
     shape = Shape(3, 32, 4, 2, 8, 48)
     model = new_model(shape, vocab_size=300, context=16, end_id=0, seed=0)
     lengths = [1, 7, 16]
-    expected = sum(forward_flops(shape, 0, 0, length) for length in lengths)  # no output layer
+    expected = sum(
+        forward_flops(cost_of_shape(shape, 0), 0, length) for length in lengths
+    )  # no output layer
     assert reading_flops(model.base_model, model.config, lengths, causal=True) == expected
 
 
@@ -64,7 +66,7 @@ def test_cost_of_a_document(language_model: Path) -> None:
     documents = [np.arange(length, dtype=np.int64) for length in (3, 40)]
     states.means(documents, [0])
     shape = Shape(2, 32, 2, 1, 16, 48)
-    expected = [forward_flops(shape, 0, 0, length) for length in (4, 32, 10)]
+    expected = [forward_flops(cost_of_shape(shape, 0), 0, length) for length in (4, 32, 10)]
     assert states.flops == sum(expected)
 
 
