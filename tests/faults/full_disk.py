@@ -10,18 +10,23 @@ import sys
 
 from synboot import cli
 
-left = int(sys.argv[1])
-sys.argv = ["synboot", *sys.argv[2:]]
-sync = os.fsync
+
+def main() -> None:
+    """Fill the disk after N files and run the program."""
+    left = int(sys.argv[1])
+    sys.argv = ["synboot", *sys.argv[2:]]
+    sync = os.fsync
+
+    def full(descriptor):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(descriptor)
+
+    os.fsync = full
+    cli.main()
 
 
-def full(descriptor):
-    global left
-    left -= 1
-    if left < 0:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    sync(descriptor)
-
-
-os.fsync = full
-cli.main()
+if __name__ == "__main__":  # workers import this file
+    main()
