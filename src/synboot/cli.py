@@ -334,8 +334,10 @@ def report(
     ],
     *,
     output: OutputOption,
-    seed: SeedOption = 0,
-    bootstrap_resamples: int = 10_000,
+    seed: Annotated[int | None, typer.Option(help="Of a comparison; 0 by default.")] = None,
+    bootstrap_resamples: Annotated[
+        int | None, typer.Option(help="Of a comparison's test documents; 10,000 by default.")
+    ] = None,
 ) -> None:
     """Write the page that shows what a run, or a comparison of models, found."""
 

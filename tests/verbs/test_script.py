@@ -38,4 +38,5 @@ def test_the_guides_script(small_corpus: Path, tmp_path: Path) -> None:
     base = json.loads((tmp_path / "synthesizer" / "manifest.json").read_text())
     assert set(synthetic["synthesizer"].to_pylist()) == {base["id"]}
     assert sum(synthetic["num_tokens"].to_pylist()) == 20_000
-    assert "synboot" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("60,000") >= 2, "the report does not know how the arms were trained"

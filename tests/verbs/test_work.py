@@ -206,3 +206,25 @@ def refuse(context: Context) -> int:
 
 def publish_nothing(made: Mapping[str, Artifact], stamp: dict[str, Any]) -> None:
     raise AssertionError("nothing was made")
+
+
+def test_a_finished_output_leaves_the_work_of_another_start_alone(tmp_path: Path) -> None:
+    output = tmp_path / "out.parquet"
+    make(output)
+    folder = partial_folder(output)
+    write_json(folder / "synboot.json", {"made_by": "synboot", "id": "another"})
+    (folder / "artifacts").mkdir()
+    make(output)  # done before
+    assert (folder / "artifacts").exists()
+    write_json(folder / "synboot.json", {"made_by": "synboot"})
+    with exclusive_lock(folder / "work.lock"):
+        make(output)
+    assert (folder / "artifacts").exists()
+
+
+def test_what_a_kill_left_of_a_publication_goes(tmp_path: Path) -> None:
+    output = tmp_path / "out.parquet"
+    (tmp_path / ".out.parquet.4711.tmp").write_text("half")
+    (tmp_path / ".out.parquet.mine.tmp").write_text("the user's")
+    make(output)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".out.parquet.mine.tmp", "out.parquet"]

@@ -280,7 +280,7 @@ def _walk(filesystem: Any, directory: str) -> Iterator[tuple[str, list[str]]]:
 
 def _choose(path: str, folder: str, names: Sequence[str]) -> list[_Found]:
     """The data files among `names` (relative to `folder`), or the texts if there are none."""
-    shown = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    shown = [name for name in names if not any(map(_is_passed_over, name.split("/")))]
     kinds = {name: kind for name in shown if (kind := data_format(name))}
     # What lies beside data files is about them, as README.md is.
     only_texts = all(form == "text" for form, _ in kinds.values())
@@ -292,6 +292,11 @@ def _choose(path: str, folder: str, names: Sequence[str]) -> list[_Found]:
     if not chosen:
         raise BadInput(f"{path}: holds no data file; understood are {FORMATS_UNDERSTOOD}")
     return chosen
+
+
+def _is_passed_over(part: str) -> bool:
+    """Hidden files, and the unfinished work of a verb, are no part of a corpus."""
+    return part.startswith(".") or part.endswith(".partial")
 
 
 def _splits_of(words: Sequence[str]) -> frozenset[Split]:

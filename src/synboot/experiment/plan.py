@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from synboot.core.errors import BadInput
 from synboot.data.files import Paths, corpus_bytes_digest, spool_stream
@@ -17,7 +16,7 @@ from synboot.experiment.stages.corpus import CorpusStage, TokenizerStage, Tokens
 from synboot.experiment.stages.evaluation import EvaluateStage
 from synboot.experiment.stages.pairing import EmbedStage, NeighboursStage, PairsStage
 from synboot.experiment.stages.synthesis import SynthesizeStage
-from synboot.experiment.stages.training import PretrainStage, TuneStage, loop_settings
+from synboot.experiment.stages.training import PretrainStage, TuneStage, loop_identity
 from synboot.model.architecture import shape_of
 from synboot.model.flops import cost_of_shape, training_flops
 from synboot.pairs.encoders.encoder import encoder_settings
@@ -62,15 +61,6 @@ class Plan:
         return self.stages[: places[-1] + 1]
 
 
-def _loop(settings: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
-    """A training stage's loop. With dropout, masks depend on how a batch is cut into micro-batches
-    by more than rounding, so the cut is part of what the stage is."""
-    loop = {"loop": loop_settings(settings)}
-    if settings["dropout"] > 0 and recipe.runtime.micro_rows is not None:
-        return loop | {"micro_rows": recipe.runtime.micro_rows}
-    return loop
-
-
 def corpus_file(recipe: Recipe, runs: Path) -> Paths:
     """Where the user's corpus lies, or the world's; standard input and worlds are written below
     `runs` if need be."""
@@ -84,11 +74,13 @@ def corpus_file(recipe: Recipe, runs: Path) -> Paths:
     return str(path)
 
 
-def make_plan(recipe: Recipe, runs: Path) -> Plan:
-    """All stages of a recipe. Reads the corpus once, for the digest of its bytes."""
+def make_plan(recipe: Recipe, runs: Path, content: str | None = None) -> Plan:
+    """All stages of a recipe. Reads the corpus once, for the digest of its bytes, unless that is
+    known as `content` and nothing will be run."""
     plan = Plan(recipe)
     numerics = numerics_of(recipe.runtime)
-    _plan_corpus(plan, corpus_file(recipe, runs), numerics)
+    paths = corpus_file(recipe, runs) if content is None else ()
+    _plan_corpus(plan, paths, content or corpus_bytes_digest(paths), numerics)
     seeds = recipe.experiment.seeds
     if "sbp" in recipe.experiment.arms:
         _plan_bootstrap(plan, numerics)
@@ -101,13 +93,13 @@ def make_plan(recipe: Recipe, runs: Path) -> Plan:
     return plan
 
 
-def _plan_corpus(plan: Plan, paths: Paths, numerics: Numerics) -> None:
+def _plan_corpus(plan: Plan, paths: Paths, content: str, numerics: Numerics) -> None:
     recipe = plan.recipe
     settings = recipe.corpus.reading()
     if recipe.corpus.world is not None:
         settings["group_field"] = "group"
-    content = {"content": corpus_bytes_digest(paths)}
-    corpus = plan.add(CorpusStage({**content, **settings}, seed=recipe.seed, paths=paths))
+    config = {"content": content, **settings}
+    corpus = plan.add(CorpusStage(config, seed=recipe.seed, paths=paths))
     tokenizer = plan.add(
         TokenizerStage(
             {
@@ -157,7 +149,7 @@ def _plan_bootstrap(plan: Plan, numerics: Numerics) -> None:
         TuneStage(
             {
                 "model": model,
-                **_loop(settings, recipe),
+                **loop_identity(settings, recipe.runtime.micro_rows),
                 "passes": settings["passes"],
                 "validation_fraction": settings["validation_fraction"],
                 "initial_checkpoint": settings["initial_checkpoint"],
@@ -201,7 +193,7 @@ def _pretrain(plan: Plan, arm: ArmName, seed: int, numerics: Numerics) -> Pretra
     return PretrainStage(
         {
             "model": recipe.model.model_dump(mode="json"),
-            **_loop(recipe.pretrain.model_dump(mode="json"), recipe),
+            **loop_identity(recipe.pretrain.model_dump(mode="json"), recipe.runtime.micro_rows),
             "sources": arm_sources(arm, recipe.budget),
         },
         inputs,

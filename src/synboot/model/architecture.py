@@ -193,13 +193,12 @@ def context_of(config: Any, wanted: int | None = None) -> int:
     stated = next((n for name in names if isinstance(n := getattr(config, name, None), int)), None)
     context = stated if wanted is None else wanted
     if context is None:
-        raise BadInput(
-            f"field model.context: expected a number, as the {config.model_type} model states none"
-        )
+        raise BadInput(f"context: expected a number, as the {config.model_type} model states none")
+    if isinstance(context, bool) or not isinstance(context, int) or context < 2:
+        raise BadInput(f"context: expected a whole number of 2 at least, got {context!r}")
     if stated is not None and context > stated:
         raise BadInput(
-            f"field model.context: the {config.model_type} model has {stated} positions, "
-            f"got {context}"
+            f"context: the {config.model_type} model has {stated} positions, got {context}"
         )
     return context
 

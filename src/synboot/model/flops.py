@@ -73,6 +73,11 @@ def cost_of_model(model: Any) -> Cost:
     )
 
 
+def known_cost(model: Any) -> Cost | None:
+    """`cost_of_model`, None where it cannot be counted: that must not stop the work."""
+    return None if _uncounted(model) else cost_of_model(model)
+
+
 def _uncounted(model: Any) -> str | None:
     """What `cost_of_model` would count wrongly."""
     config = model.config

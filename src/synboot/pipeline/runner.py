@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -68,6 +69,8 @@ class StopFlag:
             for worker in self.workers:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(worker, signal.SIGKILL)
+            if "ipykernel" in sys.modules or hasattr(sys, "ps1"):
+                raise KeyboardInterrupt  # a person's session, which is not ours to end
             os._exit(128 + number)
         self.signal_number = number
 

@@ -14,7 +14,7 @@ from synboot.verbs.inputs import (
     machine,
     token_stages,
 )
-from synboot.verbs.work import Outcome, complete, expect_suffix, publish_parquet
+from synboot.verbs.work import Outcome, complete, output_path, publish_parquet
 
 
 def evaluate(
@@ -37,7 +37,7 @@ def evaluate(
     bits_per_byte, nats_per_token, flops. Documents are scored alone, in float32, long
     ones in windows that move by half a context. Raises BadInput.
     """
-    path = expect_suffix(output, ".parquet")
+    path = output_path(output, ".parquet")
     own = machine(workers=workers, threads=threads, device=device)
     given = given_model(model, context)
     documents = documents_stage({"test": corpus}, reading, path, seed=0)
@@ -57,4 +57,5 @@ def evaluate(
         workers=own.runtime.workers,
         overwrite=overwrite,
         quiet=quiet,
+        facts={"model": {"id": given.name, "counts": (given.made_by() or {}).get("counts", {})}},
     )

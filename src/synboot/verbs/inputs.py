@@ -10,7 +10,7 @@ from typing import Any, Literal, TypedDict
 
 from synboot.core.config import environment_settings, merge, validate
 from synboot.core.errors import BadInput
-from synboot.core.storage import digest
+from synboot.core.storage import damaged_files, digest
 from synboot.data.files import DataFile, Split, bytes_digest, find_files, list_files, spool_stream
 from synboot.data.tokenizer import TextTokenizer
 from synboot.experiment.numerics import Numerics, numerics_of
@@ -67,10 +67,9 @@ def documents_stage(
 ) -> DocumentsStage:
     """The documents of `corpora`, by split. Of files that name splits only that split is read;
     files without such names are the split that is asked for."""
-    unknown = sorted(set(reading) - set(READING_FIELDS))
-    if unknown:
-        raise TypeError(f"unexpected settings {', '.join(unknown)}; known: {READING_FIELDS}")
     settings = validate(CorpusConfig, {"path": "given", **reading}, "corpus")
+    if valid_fraction:
+        validate(CorpusConfig, {"path": "given", "valid_fraction": valid_fraction}, "corpus")
     files = {split: _files(corpus, split, output) for split, corpus in corpora.items()}
     config = {
         "content": {split: bytes_digest({None: own}) for split, own in files.items()},
@@ -90,6 +89,13 @@ def pairs_stage(pairs: Corpus, documents: DocumentsStage, output: Path) -> PairF
 def local_paths(corpus: Corpus, output: Path) -> list[str]:
     """The paths of a corpus; standard input is written beside the output's unfinished work."""
     paths = [str(p) for p in ([corpus] if isinstance(corpus, (str, Path)) else corpus)]
+    for path in paths:
+        if not path:
+            raise BadInput("expected the path of a corpus, got an empty one")
+        if Path(path).is_dir() and output.resolve().is_relative_to(Path(path).resolve()):
+            raise BadInput(
+                f"{output}: would become a part of the corpus {path}; name an output elsewhere"
+            )
     if STANDARD_INPUT not in paths:
         return paths
     if len(paths) > 1:
@@ -129,8 +135,15 @@ class GivenModel:
     @property
     def name(self) -> str:
         """What names it in lineage: the id of what made it, if synboot did, else its digest."""
+        made = self.made_by()
+        return str(made["id"]) if made else self.content
+
+    def made_by(self) -> dict[str, Any] | None:
+        """The stamp of the verb that made it, if its files are still the same."""
         stamp = model_stamp(self.directory)
-        return str(stamp["id"]) if stamp else self.content
+        if stamp is None or damaged_files(self.directory, stamp["files"]):
+            return None
+        return stamp
 
 
 def given_model(directory: str | Path, context: int | None) -> GivenModel:
@@ -142,6 +155,13 @@ def given_model(directory: str | Path, context: int | None) -> GivenModel:
     return GivenModel(path, model_digest(path), context_of(read_config(path), context))
 
 
+def whole_number(name: str, value: object) -> int:
+    """`value` if it is a whole number above 0. Raises BadInput."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise BadInput(f"{name}: expected a whole number of 1 at least, got {value!r}")
+    return value
+
+
 def token_stages(
     documents: DocumentsStage,
     machine_: Machine,
@@ -151,7 +171,9 @@ def token_stages(
 ) -> dict[str, Stage]:
     """corpus, tokenizer, tokens: with the tokenizer of a model directory, or a new one."""
     if model is not None:
-        config: dict[str, Any] = {"content": digest(TextTokenizer.load(model).to_json())}
+        given = TextTokenizer.load(model)
+        ends = {"end_id": given.end_id, "start_id": given.start_id}
+        config: dict[str, Any] = {"content": digest({"json": given.to_json(), **ends})}
     else:
         config = {"vocab_size": vocab_size}
     seed = documents.seed

@@ -12,7 +12,7 @@ from synboot.experiment.stages.pairing import EmbedStage, NeighboursStage, Pairs
 from synboot.pairs.encoders.encoder import encoder_settings
 from synboot.pairs.filters import PairFilterConfig
 from synboot.verbs.inputs import Corpus, Reading, documents_stage, given_model, machine
-from synboot.verbs.work import Outcome, complete, expect_suffix, publish_parquet
+from synboot.verbs.work import Outcome, complete, output_path, publish_parquet
 
 
 def find_pairs(
@@ -43,7 +43,7 @@ def find_pairs(
     score; every candidate in both orders. The encoder `lm` takes `model`, a causal LM directory.
     Counts: candidates, kept, dropped by reason. Raises BadInput.
     """
-    path = expect_suffix(output, ".parquet")
+    path = output_path(output, ".parquet")
     settings = validate(
         PairsConfig,
         {

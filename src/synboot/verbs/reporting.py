@@ -14,14 +14,14 @@ from synboot.core.storage import digest, read_json
 from synboot.experiment.arm_scores import compare_scores
 from synboot.experiment.plan import make_plan
 from synboot.experiment.recipe import Recipe
-from synboot.experiment.report import ReportData, is_report, write_report
+from synboot.experiment.report import ReportData, is_report, render, write_report
 from synboot.experiment.result import build_report_data
 from synboot.experiment.run import RunPaths
 from synboot.experiment.stages.evaluation import read_scores
-from synboot.experiment.statistics import Scores
+from synboot.experiment.statistics import MIN_RESAMPLES, Scores
 from synboot.experiment.summary import comparison_table
-from synboot.pipeline.stage import Artifact
-from synboot.verbs.work import Outcome, expect_suffix, read_stamp
+from synboot.pipeline.stage import MANIFEST, Artifact
+from synboot.verbs.work import Outcome, output_path, read_stamp
 
 Files = str | Path | Sequence[str | Path]
 Source = str | Path | Sequence[str] | Mapping[str, Files]
@@ -32,34 +32,38 @@ def report(
     source: Source,
     output: str | Path,
     *,
-    seed: int = 0,
-    bootstrap_resamples: int = 10_000,
+    seed: int | None = None,
+    bootstrap_resamples: int | None = None,
     overwrite: bool = False,
 ) -> Outcome:
     """Write the page of a finished run (its directory, such as runs/demo), or of a comparison:
     `{arm: file of evaluate}`, several files an arm for several training seeds (or a list of
     `arm=file`). Arms are named as in a recipe: gains are over `repetition`, recovered needs `sbp`
-    and `oracle` too.
+    and `oracle` too. `seed` (0) and `bootstrap_resamples` (10,000) are of a comparison; a run has
+    its own.
 
     Counts: the result, as in result.json. Raises BadInput.
     """
-    path = expect_suffix(output, ".html")
-    if path.exists() and not is_report(path):
+    path = output_path(output, ".html")
+    if path.exists() and not (path.is_file() and is_report(path)):
         raise BadInput(f"{path}: is there already and is no report of synboot; name another output")
-    if path.exists() and not overwrite:
-        raise BadInput(f"{path}: is there already; name another output, or say --overwrite")
     arms = _arms(source)
     if isinstance(arms, Path):
+        if seed is not None or bootstrap_resamples is not None:
+            raise BadInput("seed, bootstrap_resamples: a run has its own; expected none")
         data = _of_run(arms)
     else:
-        data = _of_scores(arms, seed=seed, num_resamples=bootstrap_resamples)
+        resamples = 10_000 if bootstrap_resamples is None else bootstrap_resamples
+        data = _of_scores(arms, seed=seed or 0, num_resamples=resamples)
+    if path.exists() and path.read_bytes() != render(data).encode() and not overwrite:
+        raise BadInput(f"{path}: is there already; name another output, or say --overwrite")
     write_report(data, path)
     return Outcome(path, digest(data.result), data.result, comparison_table(data.result))
 
 
 def _arms(source: Source) -> Path | Mapping[str, Files]:
     """The directory of a run, or the files of each arm."""
-    if isinstance(source, Mapping):
+    if isinstance(source, Mapping) and source:
         return source
     words = [str(source)] if isinstance(source, (str, Path)) else [str(word) for word in source]
     arms: dict[str, list[str | Path]] = {}
@@ -67,6 +71,8 @@ def _arms(source: Source) -> Path | Mapping[str, Files]:
         arm, equals, file = word.partition("=")
         if equals and arm and not Path(word).exists():
             arms.setdefault(arm, []).append(file)
+    if not words:
+        raise BadInput("expected at least one arm and its scores")
     if not arms and len(words) == 1:
         return Path(words[0])
     if sum(map(len, arms.values())) != len(words):
@@ -82,8 +88,8 @@ def _of_run(directory: Path) -> ReportData:
             f"{directory}: expected the directory of a run with its recipe.json: {error}"
         ) from None
     recipe = validate(Recipe, values, str(directory / "recipe.json"))
-    plan = make_plan(recipe, directory.parent)
     store = RunPaths(directory.parent, recipe.name).store
+    plan = make_plan(recipe, directory.parent, _content(directory))
     artifacts = {}
     for stage in plan.stages:
         artifact = Artifact.open(stage.directory(store))
@@ -95,13 +101,28 @@ def _of_run(directory: Path) -> ReportData:
     return build_report_data(plan, artifacts)
 
 
+def _content(directory: Path) -> str:
+    """The digest of the bytes of a run's corpus, which may be elsewhere by now."""
+    try:
+        stages = read_json(directory / "stages.json")
+        corpus = next(stage for stage in stages if stage["name"] == "corpus")
+        manifest = read_json(directory.parent / corpus["directory"] / MANIFEST)
+        return str(manifest["config"]["content"])
+    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
+        raise BadInput(f"{directory}: the run has not read its corpus yet ({error!r})") from None
+
+
 def _of_scores(source: Mapping[str, Files], *, seed: int, num_resamples: int) -> ReportData:
-    if not source:
-        raise BadInput("expected at least one arm and its scores")
+    if num_resamples < MIN_RESAMPLES:
+        raise BadInput(
+            f"bootstrap_resamples: expected {MIN_RESAMPLES} at least, got {num_resamples}"
+        )
     scores: dict[str, list[Scores]] = {}
     facts: dict[str, dict[str, Any]] = {}
     for arm, files in source.items():
         paths = [Path(f) for f in ([files] if isinstance(files, (str, Path)) else files)]
+        if not paths or len({path.resolve() for path in paths}) < len(paths):
+            raise BadInput(f"{arm}: expected scores, each file once")
         scores[arm] = [_scores(path) for path in paths]
         stamp = read_stamp(paths[0]) or {}
         trained = (stamp.get("model") or {}).get("counts") or {}
@@ -110,6 +131,8 @@ def _of_scores(source: Mapping[str, Files], *, seed: int, num_resamples: int) ->
 
 
 def _scores(path: Path) -> Scores:
+    if not path.is_file():
+        raise BadInput(f"{path}: expected the scores that evaluate wrote, there is no such file")
     try:
         return read_scores(path)
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:

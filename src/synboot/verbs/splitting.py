@@ -15,7 +15,7 @@ from synboot.experiment.recipe import CorpusConfig
 from synboot.experiment.stages.corpus import CorpusStage
 from synboot.pipeline.stage import Artifact
 from synboot.verbs.inputs import Corpus, Reading, local_paths
-from synboot.verbs.work import Outcome, complete, publish_directory
+from synboot.verbs.work import Outcome, complete, output_path, publish_directory
 
 
 def split_corpus(
@@ -37,7 +37,7 @@ def split_corpus(
     train.parquet, valid.parquet, test.parquet, and decontaminated.json with a sample of what went.
     Counts: documents, bytes, exact_duplicates, near_heldout, bad. Raises BadInput.
     """
-    path = Path(output)
+    path = output_path(output)
     paths = local_paths(corpus, path)
     settings = validate(
         CorpusConfig,

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Unpack
 
 from synboot.core.config import validate
-from synboot.core.errors import BadInput
 from synboot.experiment.recipe import SynthesizeConfig
 from synboot.experiment.stages.synthesis import SynthesizeStage
 from synboot.synth.engine import SamplingConfig
@@ -17,8 +16,9 @@ from synboot.verbs.inputs import (
     given_model,
     machine,
     token_stages,
+    whole_number,
 )
-from synboot.verbs.work import Outcome, complete, expect_suffix, publish_parquet
+from synboot.verbs.work import Outcome, complete, output_path, publish_parquet
 
 
 def synthesize(
@@ -54,9 +54,8 @@ def synthesize(
     scores, licences, ... Counts: tokens, documents, candidates, verdicts, flops, ... Raises
     BadInput, and GateFellShort if `max_draws_per_seed` draws of every seed are not enough.
     """
-    path = expect_suffix(output, ".parquet")
-    if tokens < 1:
-        raise BadInput(f"tokens: expected 1 at least, got {tokens}")
+    path = output_path(output, ".parquet")
+    whole_number("tokens", tokens)
     settings = validate(
         SynthesizeConfig,
         {

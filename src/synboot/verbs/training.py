@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, Unpack, get_args
 
 from synboot.core.config import validate
 from synboot.core.errors import BadInput
-from synboot.experiment.recipe import ModelConfig, TokenizerConfig, TuneConfig
-from synboot.experiment.stages.training import PretrainStage, TuneStage, loop_settings
+from synboot.experiment.recipe import CheckpointRule, ModelConfig, TokenizerConfig, TuneConfig
+from synboot.experiment.stages.training import PretrainStage, TuneStage, loop_identity
 from synboot.pipeline.stage import Artifact
 from synboot.train.loop import LoopConfig
 from synboot.verbs.inputs import (
@@ -21,8 +21,9 @@ from synboot.verbs.inputs import (
     machine,
     pairs_stage,
     token_stages,
+    whole_number,
 )
-from synboot.verbs.work import Outcome, complete, publish_directory
+from synboot.verbs.work import Outcome, complete, output_path, publish_directory
 
 _PRESET_CONTEXT = 256
 
@@ -67,15 +68,18 @@ def pretrain(
     Writes the model directory `output` with the checkpoint of lowest validation loss, or the last.
     Counts: trained_tokens, mixture, best_validation_loss, flops, ... Raises BadInput.
     """
-    path = Path(output)
+    path = output_path(output)
     if (preset is None) == (model is None):
         raise BadInput("expected either preset (a new model) or model (a directory to train on)")
     if model is not None and tokenizer is not None:
         raise BadInput("tokenizer: the model in the directory model has its own")
-    if tokens < 1:
-        raise BadInput(f"tokens: expected 1 at least, got {tokens}")
-    if synthetic is None and synthetic_tokens is not None:
-        raise BadInput("synthetic_tokens: there is no synthetic text")
+    whole_number("tokens", tokens)
+    if synthetic_tokens is not None:
+        whole_number("synthetic_tokens", synthetic_tokens)
+        if synthetic is None:
+            raise BadInput("synthetic_tokens: there is no synthetic text")
+    if checkpoint not in get_args(CheckpointRule):
+        raise BadInput(f"checkpoint: expected best or last, got {checkpoint!r}")
     loop = validate(
         LoopConfig,
         {
@@ -96,13 +100,15 @@ def pretrain(
     if synthetic is not None:
         corpora["synthetic"] = synthetic
     drawn = 0.0 if valid is not None else valid_fraction
+    if valid is None and not 0 < valid_fraction < 0.5:
+        raise BadInput(f"valid_fraction: expected between 0 and 0.5, got {valid_fraction!r}")
     documents = documents_stage(corpora, reading, path, seed=seed, valid_fraction=drawn)
     if model is not None:
         given = given_model(model, context)
         settings: dict[str, Any] = given.settings
         directory = given.directory
     else:
-        length = context or _PRESET_CONTEXT
+        length = _PRESET_CONTEXT if context is None else context
         shape = validate(ModelConfig, {"preset": preset, "context": length}, "pretrain")
         settings, directory = shape.model_dump(mode="json"), None
         validate(TokenizerConfig, {"vocab_size": vocab_size}, "pretrain")
@@ -118,7 +124,7 @@ def pretrain(
     stage = PretrainStage(
         {
             "model": settings,
-            "loop": loop_settings(loop.model_dump(mode="json")),
+            **loop_identity(loop.model_dump(mode="json"), own.runtime.micro_rows),
             "tokens": tokens,
             "sources": sources,
         },
@@ -136,6 +142,7 @@ def pretrain(
         workers=own.runtime.workers,
         overwrite=overwrite,
         quiet=quiet,
+        choice={"checkpoint": checkpoint},
     )
 
 
@@ -169,7 +176,7 @@ def tune(
     Counts: training_pairs, initial_validation_loss, best_validation_loss, flops, ... Raises
     BadInput.
     """
-    path = Path(output)
+    path = output_path(output)
     config = validate(
         TuneConfig,
         {
@@ -191,7 +198,7 @@ def tune(
     stage = TuneStage(
         {
             "model": given.settings,
-            "loop": loop_settings(config),
+            **loop_identity(config, own.runtime.micro_rows),
             "passes": passes,
             "validation_fraction": validation_fraction,
         },
@@ -217,4 +224,4 @@ def _publish(made: Artifact, checkpoint: str, output: Path, stamp: dict[str, Any
         shutil.copytree(made.file(checkpoint), directory, dirs_exist_ok=True)
         shutil.copyfile(made.file("history.json"), directory / "history.json")
 
-    publish_directory(output, {**stamp, "checkpoint": checkpoint}, fill)
+    publish_directory(output, stamp, fill)

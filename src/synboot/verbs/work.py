@@ -7,7 +7,9 @@ and versions it answers to: in a Parquet file's metadata, or as `manifest.json` 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,15 +20,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from synboot.core.errors import BadInput, SynbootError
+from synboot.core.errors import BadInput, Incomplete, SynbootError
 from synboot.core.events import Display, EventLog, QuietDisplay, display_for
 from synboot.core.storage import (
     atomic_directory,
     atomic_file,
+    describe_files,
+    digest,
     exclusive_lock,
     read_json,
     write_json,
 )
+from synboot.experiment.stages.process import own_threads
 from synboot.pipeline.runner import Runner
 from synboot.pipeline.stage import MANIFEST, Artifact, Stage
 
@@ -84,29 +89,38 @@ def complete(
     workers: int,
     overwrite: bool,
     quiet: bool,
+    choice: Mapping[str, Any] | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Bring `stages` to their end and `output` into its place; the last stage is the output's.
 
-    What an earlier start of the same command finished is not done again. Raises BadInput if
-    `output` is there already and is not ours, or is ours and answers to something else (unless
-    `overwrite`); nothing of the user's is ever replaced.
+    What an earlier start of the same command finished is not done again. `choice`: what of the
+    stage's artifact becomes the output, a part of its id; `facts` go into the stamp only. Raises
+    BadInput if `output` is there already and is not ours, or is ours and answers to something else
+    (unless `overwrite`); nothing of the user's is ever replaced.
     """
     last = stages[-1]
+    identity = digest({"stage": last.id, **choice}) if choice else last.id
     display: Display = QuietDisplay() if quiet else display_for(sys.stderr)
     folder = partial_folder(output)
     _check_partial(folder)
     stamp = read_stamp(output)
-    if stamp is not None and stamp.get("id") == last.id:
+    if stamp is not None and stamp.get("id") == identity:
+        _check_whole(output, stamp)
         display.message(f"{output}: done before")
-        _remove(folder)
-        return Outcome(output, last.id, stamp["counts"])
+        _tidy(folder, identity)
+        return Outcome(output, identity, stamp["counts"])
     if stamp is not None and not overwrite:
         raise BadInput(
             f"{output}: was made by synboot {stamp.get('verb')} with other settings or from other "
             "inputs; name another output, or say --overwrite"
         )
     begin_work(output)
-    with exclusive_lock(folder / "work.lock"):
+    with exclusive_lock(folder / "work.lock"), own_threads():
+        write_json(folder / _MARK, {**_MADE_BY, "output": output.name, "id": identity})
+        for leftover in output.parent.glob(f".{output.name}.*.tmp"):
+            if re.fullmatch(r"\d+", leftover.name.split(".")[-2]):  # of a killed publication
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         events = EventLog(folder / "events.jsonl")
         runner = Runner(folder / "artifacts", workers, events, display)
         try:
@@ -119,14 +133,16 @@ def complete(
         stamp = {
             **_MADE_BY,
             "verb": verb,
-            "id": last.id,
+            "id": identity,
             "counts": artifacts[last.id].counts,
+            **(choice or {}),
+            **(facts or {}),
             "stages": [{k: v for k, v in m.items() if k not in _NOT_STAMPED} for m in manifests],
         }
         publish(artifacts, stamp)
         events.emit("output_done", stage=last.name, id=last.id)
-    _remove(folder)
-    return Outcome(output, last.id, stamp["counts"])
+        _remove(folder)
+    return Outcome(output, identity, stamp["counts"])
 
 
 def partial_folder(output: Path) -> Path:
@@ -191,18 +207,40 @@ def publish_parquet(source: Path, output: Path, stamp: Mapping[str, Any]) -> Non
 
 
 def publish_directory(output: Path, stamp: Mapping[str, Any], fill: Callable[[Path], None]) -> None:
-    """A directory that `fill` filled, with the stamp as its manifest.json."""
+    """A directory that `fill` filled, with the stamp, and its files' checksums, as manifest.json.
+
+    Raises BadInput if the directory that it replaces holds files that are not ours.
+    """
+    old = model_stamp(output) or {}
+    ours = {MANIFEST, *old.get("files", {})}
+    there = (path for path in output.rglob("*") if path.is_file())
+    foreign = sorted({path.relative_to(output).as_posix() for path in there} - ours)
+    if foreign:
+        raise BadInput(f"{output}: holds {foreign[0]}, which synboot did not make; move it away")
     with atomic_directory(output) as directory:
         fill(directory)
-        write_json(directory / MANIFEST, stamp)
+        write_json(directory / MANIFEST, {**stamp, "files": describe_files(directory)})
 
 
-def expect_suffix(output: str | Path, suffix: str) -> Path:
-    """`output` as a path. Raises BadInput unless its name ends in `suffix`."""
+def output_path(output: str | Path, suffix: str = "") -> Path:
+    """`output` as a path on this machine. Raises BadInput unless it has a name, which ends in
+    `suffix`."""
     path = Path(output)
-    if path.suffix != suffix:
+    if "://" in str(output):
+        raise BadInput(f"{output}: expected an output on this machine, not a URL")
+    if path.resolve() == Path(path.anchor or ".").resolve() or not path.name:
+        raise BadInput(f"{output}: expected an output with a name")
+    if suffix and path.suffix != suffix:
         raise BadInput(f"{path}: expected an output whose name ends in {suffix}")
     return path
+
+
+def _check_whole(output: Path, stamp: Mapping[str, Any]) -> None:
+    """Raises BadInput if a file of a finished directory is missing or has another size."""
+    for name, described in stamp.get("files", {}).items():
+        file = output / name
+        if not file.is_file() or file.stat().st_size != described["bytes"]:
+            raise BadInput(f"{file}: is missing or was changed; --overwrite makes {output} again")
 
 
 def _check_partial(folder: Path) -> None:
@@ -224,6 +262,15 @@ def _is_worth_keeping(folder: Path) -> bool:
     """Whether the next start could go on from something: a finished stage, a part, a checkpoint."""
     kept = ("manifest.json", "scratch/parts/[0-9]*", "scratch/checkpoints/step-*")
     return any(any(folder.glob(f"artifacts/*/*/{pattern}")) for pattern in kept)
+
+
+def _tidy(folder: Path, identity: str) -> None:
+    """Remove what a kill left of the work on a finished output, unless another start holds it."""
+    if not folder.exists():
+        return
+    with contextlib.suppress(Incomplete), exclusive_lock(folder / "work.lock"):
+        if read_json(folder / _MARK).get("id", identity) == identity:
+            _remove(folder)
 
 
 def _remove(folder: Path) -> None:

@@ -17,7 +17,7 @@ from synboot.experiment.stages.corpus import heldout_documents
 from synboot.experiment.stages.process import ranges, set_threads
 from synboot.experiment.statistics import Scores
 from synboot.model.architecture import load_model
-from synboot.model.flops import cost_of_model, forward_flops
+from synboot.model.flops import forward_flops, known_cost
 from synboot.pipeline.stage import Context, Counts, Stage, part_counts
 
 
@@ -88,8 +88,8 @@ class EvaluateStage(Stage):
             for document, num_tokens in enumerate(found.num_tokens.tolist())
             for window in windows_of(document, num_tokens, length)
         )
-        cost = cost_of_model(self._model)
-        flops = sum(forward_flops(cost, 0, size) for size in windows)
+        cost = known_cost(self._model)
+        flops = None if cost is None else sum(forward_flops(cost, 0, size) for size in windows)
         return {"documents": stop - start, "flops": flops}
 
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
@@ -97,11 +97,12 @@ class EvaluateStage(Stage):
         self._model = None
         table = pa.concat_tables([pq.read_table(part / "scores.parquet") for part in parts])
         pq.write_table(table, context.directory / "scores.parquet")
+        flops = [part_counts(part)["flops"] for part in parts]
         scores = read_scores(context.directory / "scores.parquet")
         return {
             "documents": len(scores.ids),
             "tokens": int(scores.num_tokens.sum()),
-            "flops": sum(part_counts(part)["flops"] for part in parts),
+            "flops": None if None in flops else sum(flops),
             "bits_per_byte": scores.bits_per_byte(),
             "nats_per_token": scores.nats_per_token(),
         }

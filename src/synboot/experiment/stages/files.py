@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from synboot.core.errors import BadInput
 from synboot.data.corpus import MAX_DOCUMENT_BYTES, Rules, Tally, read_documents_by_file
 from synboot.data.fields import Fields, Problem, find_one, to_name
-from synboot.data.files import DataFile
+from synboot.data.files import DataFile, bytes_digest
 from synboot.data.records import records, where
 from synboot.data.splits import split_of
 from synboot.data.tokenizer import TextTokenizer, train_tokenizer
@@ -61,6 +61,10 @@ class DocumentsStage(Stage):
                     side = split_of(self.seed, key, fraction, 0.0) if split == "train" else split
                     own_license = document.license or license_
                     writers[side].write(replace(document, license=own_license))
+        if {split: bytes_digest({None: f}) for split, f in self.files.items()} != self.config[
+            "content"
+        ]:
+            raise BadInput("the files of the corpus changed while they were read; begin again")
         for split, writer in writers.items():
             if writer.num_documents == 0:
                 raise BadInput(_nothing(split, self.files, fraction))
@@ -162,6 +166,8 @@ class PairFileStage(Stage):
                     raise BadInput(f"{where(file, number)}: {problem}") from None
                 if pair is not None:
                     kept.append(pair)
+        if bytes_digest({None: self.files}) != self.config["content"]:
+            raise BadInput(f"{_shown(self.files)}: changed while it was read; begin again")
         if not kept:
             raise BadInput(
                 f"{_shown(self.files)}: expected pairs to keep, found none in {num_rows} rows"

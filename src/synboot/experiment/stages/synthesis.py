@@ -19,7 +19,7 @@ from synboot.data.tokens import TokenStore, write_token_store
 from synboot.experiment.stages.corpus import unique_documents
 from synboot.experiment.stages.process import set_threads
 from synboot.model.architecture import empty_model, load_model
-from synboot.model.flops import cost_of_model, sampling_flops
+from synboot.model.flops import known_cost, sampling_flops
 from synboot.pipeline.stage import Context, Counts, Stage
 from synboot.synth.engine import Engine, SamplingConfig
 from synboot.synth.engines import engine_for
@@ -194,8 +194,8 @@ class SynthesizeStage(Stage):
             raise GateFellShort(
                 f"synthesize: {self.max_draws_per_seed} draws of every seed document gave "
                 f"{prefix.num_tokens} of the {prefix.need_tokens} synthetic tokens needed "
-                f"({_reasons(prefix)}); raise synthesize.max_draws_per_seed to go on, lower "
-                "budget.synthetic_share, or loosen synthesize.filters"
+                f"({_reasons(prefix)}); raise max_draws_per_seed to go on, ask for less (in a "
+                "recipe: budget.synthetic_share), or loosen the filters of synthesize"
             )
         documents = unique_documents(context.inputs)
         seen = [documents[i] for i in range(len(documents))]
@@ -238,9 +238,11 @@ class SynthesizeStage(Stage):
             "dropped_samples": [s for group in prefix.tally.samples.values() for s in group],
         }
 
-    def _flops(self, context: Context, prefix: Prefix) -> int:
+    def _flops(self, context: Context, prefix: Prefix) -> int | None:
         """Of the candidates that were looked at: prompts, and the tokens after them."""
-        cost = cost_of_model(empty_model(self._model_directory(context)))
+        cost = known_cost(empty_model(self._model_directory(context)))
+        if cost is None:
+            return None
         length = self.config["model"]["context"]
         store = TokenStore(context.inputs["tokens"].file("train"))
         seeds = int(context.inputs["tokenizer"].counts["unique_documents"])

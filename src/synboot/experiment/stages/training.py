@@ -18,7 +18,7 @@ from synboot.data.tokens import TokenStore
 from synboot.experiment.stages.corpus import oracle_documents, unique_documents
 from synboot.experiment.stages.process import set_threads
 from synboot.model.architecture import load_model, new_model, save_model, shape_of
-from synboot.model.flops import cost_of_model, training_flops
+from synboot.model.flops import known_cost, training_flops
 from synboot.pairs.find import read_kept_pairs, split_pairs
 from synboot.pipeline.stage import Artifact, Context, Counts, Stage
 from synboot.synth.template import PairRows
@@ -81,11 +81,14 @@ class _TrainingStage(Stage):
         rows: Mixture | PairRows,
         validation: Mixture | PairRows,
     ) -> Counts:
-        cost = cost_of_model(model)
-        once = training_flops(cost, validation.row_lengths()) // 3
+        cost = known_cost(model)
+        flops = once = None
+        if cost is not None:
+            flops = training_flops(cost, rows.row_lengths())
+            once = training_flops(cost, validation.row_lengths()) // 3
         return {
-            "flops": training_flops(cost, rows.row_lengths()),
-            "validation_flops": once * len(state.history),
+            "flops": flops,
+            "validation_flops": None if once is None else once * len(state.history),
             "steps": state.step,
             "trained_tokens": state.tokens,
             "best_step": state.best_step,
@@ -173,9 +176,10 @@ class TuneStage(_TrainingStage):
             seed=self.seed,
         )
         if not split.training or not split.validation:
+            count = len({frozenset(pair) for pair in kept})
             raise BadInput(
-                f"field pairs.min_similarity: {len(kept) // 2} pairs cannot be split into training "
-                "and validation pairs without a common document; lower it"
+                f"{count} pairs cannot be split into training and validation pairs without a "
+                "common document; expected more (field pairs.min_similarity: lower it)"
             )
         make = {
             "context": self.config["model"]["context"],
@@ -221,6 +225,11 @@ def validation_rows(tokens: Artifact, context: int, *, end_id: int, start_id: in
     return Mixture([valid], context, end_id, seed=0, start_id=start_id)
 
 
-def loop_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a section that are the loop's."""
-    return {key: config[key] for key in LoopConfig.model_fields}
+def loop_identity(settings: Mapping[str, Any], micro_rows: int | None) -> dict[str, Any]:
+    """What of a section is the loop's, for a stage's config. With dropout, masks depend on how a
+    batch is cut into micro-batches by more than rounding, so the cut is part of what the stage is.
+    """
+    loop = {"loop": {key: settings[key] for key in LoopConfig.model_fields}}
+    if settings["dropout"] > 0 and micro_rows is not None:
+        return loop | {"micro_rows": micro_rows}
+    return loop
