@@ -109,6 +109,8 @@ def test_a_missing_file_of_a_finished_output_is_noticed(corpus: Path, tmp_path: 
     (made.path / "model.safetensors").unlink()
     with pytest.raises(BadInput, match=r"model\.safetensors: is missing or was changed"):
         pretrain(corpus, tmp_path / "model")
+    assert pretrain(corpus, tmp_path / "model", overwrite=True).id == made.id
+    assert (made.path / "model.safetensors").is_file()
 
 
 def test_overwrite_spares_what_synboot_did_not_make(corpus: Path, tmp_path: Path) -> None:
@@ -241,4 +243,4 @@ def test_a_comparison_knows_how_its_arms_were_trained(corpus: Path, tmp_path: Pa
     again = synboot.report(source, tmp_path / "report.html", bootstrap_resamples=100)
     assert again.id == made.id
     with pytest.raises(BadInput, match="is there already"):
-        synboot.report(source, tmp_path / "report.html", bootstrap_resamples=200)
+        synboot.report({"sbp": source["sbp"]}, tmp_path / "report.html")

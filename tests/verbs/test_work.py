@@ -139,7 +139,7 @@ def test_a_directory_of_the_users_is_never_replaced(tmp_path: Path) -> None:
         read_stamp(output)
     (output / "manifest.json").unlink()
     publish_directory(tmp_path / "ours", {"made_by": "synboot", "id": "x"}, lambda path: None)
-    assert read_stamp(tmp_path / "ours") == {"made_by": "synboot", "id": "x"}
+    assert read_stamp(tmp_path / "ours") == {"made_by": "synboot", "id": "x", "files": {}}
 
 
 def test_a_folder_in_the_way_of_unfinished_work_stays(tmp_path: Path) -> None:

@@ -105,16 +105,21 @@ def complete(
     folder = partial_folder(output)
     _check_partial(folder)
     stamp = read_stamp(output)
-    if stamp is not None and stamp.get("id") == identity:
-        _check_whole(output, stamp)
-        display.message(f"{output}: done before")
-        _tidy(folder, identity)
-        return Outcome(output, identity, stamp["counts"])
-    if stamp is not None and not overwrite:
+    if stamp is not None and not overwrite and stamp.get("id") != identity:
         raise BadInput(
             f"{output}: was made by synboot {stamp.get('verb')} with other settings or from other "
             "inputs; name another output, or say --overwrite"
         )
+    if stamp is not None and stamp.get("id") == identity:
+        changed = _changed_file(output, stamp)
+        if changed is None:
+            display.message(f"{output}: done before")
+            _tidy(folder, identity)
+            return Outcome(output, identity, stamp["counts"])
+        if not overwrite:
+            raise BadInput(
+                f"{changed}: is missing or was changed; say --overwrite to make it again"
+            )
     begin_work(output)
     with exclusive_lock(folder / "work.lock"), own_threads():
         write_json(folder / _MARK, {**_MADE_BY, "output": output.name, "id": identity})
@@ -235,12 +240,13 @@ def output_path(output: str | Path, suffix: str = "") -> Path:
     return path
 
 
-def _check_whole(output: Path, stamp: Mapping[str, Any]) -> None:
-    """Raises BadInput if a file of a finished directory is missing or has another size."""
+def _changed_file(output: Path, stamp: Mapping[str, Any]) -> Path | None:
+    """A file of a finished directory that is missing or has another size, if there is one."""
     for name, described in stamp.get("files", {}).items():
         file = output / name
         if not file.is_file() or file.stat().st_size != described["bytes"]:
-            raise BadInput(f"{file}: is missing or was changed; --overwrite makes {output} again")
+            return file
+    return None
 
 
 def _check_partial(folder: Path) -> None:
