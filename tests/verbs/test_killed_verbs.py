@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,13 +28,13 @@ SHAPE = "--preset 0.6m --context 64 --vocab-size 384"
 
 # Verb, command, event after which it is killed (event, stage, which such event).
 VERBS = {
-    "split": ("split {corpus} -o splits --group-field topic", ("stage_start", "corpus", 1)),
+    "split": ("split {corpus} -o splits {group}", ("stage_start", "corpus", 1)),
     "pretrain": (
         f"pretrain splits -o base --tokens 8K {SHAPE} --num-validations 4",
         ("checkpoint", "pretrain", 5),
     ),
     "pair": (
-        "pair splits -o pairs.parquet --dimensions 16 --top-k 5 --min-similarity 0.1",
+        "pair splits -o pairs.parquet --dimensions 16 --top-k {top_k} --min-similarity 0.1",
         ("part_done", "embed", 2),
     ),
     "tune": (
@@ -82,22 +83,42 @@ def content(path: Path) -> dict[str, bytes]:
     return {p.relative_to(path).as_posix(): p.read_bytes() for p in files if p.is_file()}
 
 
+GENERATED = {"group": "--group-field topic", "top_k": "5"}
+WIKINEWS = {"group": "", "top_k": "1"}
+
+
+@pytest.fixture(
+    scope="module", params=["generated", pytest.param("wikinews", marks=pytest.mark.data)]
+)
+def words_of(request: pytest.FixtureRequest, small_corpus: Path) -> Callable[[str], list[str]]:
+    """The words of a verb's command on one of two corpora."""
+    if request.param == "generated":
+        values = {"corpus": str(small_corpus), **GENERATED}
+    elif "SYNBOOT_DATA" in os.environ:
+        corpus = Path(os.environ["SYNBOOT_DATA"]) / "wikinews_small"
+        values = {"corpus": str(corpus), **WIKINEWS}
+    else:
+        pytest.skip("SYNBOOT_DATA is unset")
+    return lambda name: shlex.split(VERBS[name][0].format(**values))
+
+
 @pytest.fixture(scope="module")
-def unbroken(small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unbroken(
+    words_of: Callable[[str], list[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A folder in which every verb ran once without a stop."""
     folder = tmp_path_factory.mktemp("unbroken")
-    for command, _ in VERBS.values():
-        run(folder, shlex.split(command.format(corpus=small_corpus)))
+    for name in VERBS:
+        run(folder, words_of(name))
     return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VERBS)
 def test_killed_resumed_and_equal(
-    name: str, unbroken: Path, small_corpus: Path, tmp_path: Path
+    name: str, unbroken: Path, words_of: Callable[[str], list[str]], tmp_path: Path
 ) -> None:
-    command, kill = VERBS[name]
-    words = shlex.split(command.format(corpus=small_corpus))
+    words, (_, kill) = words_of(name), VERBS[name]
     for other, output in OUTPUTS.items():  # what came before is there, what comes is not
         if other == name:
             break

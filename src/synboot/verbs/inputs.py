@@ -68,8 +68,6 @@ def documents_stage(
     """The documents of `corpora`, by split. Of files that name splits only that split is read;
     files without such names are the split that is asked for."""
     settings = validate(CorpusConfig, {"path": "given", **reading}, "corpus")
-    if valid_fraction:
-        validate(CorpusConfig, {"path": "given", "valid_fraction": valid_fraction}, "corpus")
     files = {split: _files(corpus, split, output) for split, corpus in corpora.items()}
     config = {
         "content": {split: bytes_digest({None: own}) for split, own in files.items()},
