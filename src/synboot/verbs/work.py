@@ -243,7 +243,7 @@ def output_path(output: str | Path, suffix: str = "") -> Path:
 def _changed_file(output: Path, stamp: Mapping[str, Any]) -> Path | None:
     """A file of a finished directory that is missing or has another size, if there is one."""
     for name, described in stamp.get("files", {}).items():
-        file = output / name
+        file: Path = output / name
         if not file.is_file() or file.stat().st_size != described["bytes"]:
             return file
     return None
