@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -45,20 +46,33 @@ def test_page_has_every_case() -> None:
     ]
 
 
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple]:
+    """What each case came to: (process, files before, files after); two run at a time."""
+
+    def outcome(case) -> tuple:
+        folder = tmp_path_factory.mktemp("case")
+        bad_inputs.prepare(case, folder)
+        before = snapshot(folder)
+        process = bad_inputs.run(case, folder)
+        for path in folder.iterdir():
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        return process, before, snapshot(folder)
+
+    with ThreadPoolExecutor(2) as threads:
+        found = threads.map(outcome, bad_inputs.CASES)
+        return dict(zip((case.what for case in bad_inputs.CASES), found, strict=True))
+
+
 @pytest.mark.parametrize("case", bad_inputs.CASES, ids=lambda case: case.what)
-def test_bad_input(case, tmp_path: Path) -> None:
-    bad_inputs.prepare(case, tmp_path)
-    before = snapshot(tmp_path)
-    outcome = bad_inputs.run(case, tmp_path)
-    for path in tmp_path.iterdir():
-        path.chmod(0o755 if path.is_dir() else 0o644)
+def test_bad_input(case, outcomes: dict[str, tuple]) -> None:
+    process, before, after = outcomes[case.what]
     _, command, said, exit_code, afterwards = ROWS[case.what]
     assert command == f"`synboot {case.command}`"
-    assert said.replace("\\|", "|") == f"`{bad_inputs.message(outcome)}`", outcome.stderr
-    assert outcome.returncode == case.exit_code == int(exit_code)
+    assert said.replace("\\|", "|") == f"`{bad_inputs.message(process)}`", process.stderr
+    assert process.returncode == case.exit_code == int(exit_code)
     assert afterwards == case.afterwards
-    assert "Traceback" not in outcome.stderr
-    after = snapshot(tmp_path)
+    assert "Traceback" not in process.stderr
     assert {name: after.get(name) for name in before} == before, "a file of the user's changed"
     new = sorted({name.split("/")[0] for name in after} - {name.split("/")[0] for name in before})
     assert new == re.findall(r"\S+\.partial", afterwards)

@@ -309,14 +309,14 @@ def test_the_context_is_at_most_what_the_config_states(layout: str) -> None:
     config = tiny_model(layout, context=32).config
     assert context_of(config) == context_of(config, 32) == 32
     assert context_of(config, 20) == 20
-    with pytest.raises(BadInput, match=r"field model\.context: .* has 32 positions, got 33"):
+    with pytest.raises(BadInput, match=r"context: .* has 32 positions, got 33"):
         context_of(config, 33)
 
 
 def test_a_model_that_states_no_context_needs_one() -> None:
     config = T5Config()
     assert context_of(config, 50) == 50
-    with pytest.raises(BadInput, match=r"field model\.context: expected a number"):
+    with pytest.raises(BadInput, match=r"context: expected a number"):
         context_of(config)
 
 
