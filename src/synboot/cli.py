@@ -288,10 +288,14 @@ def pretrain(
         typer.Option(parser=_tokens, metavar="N", help="Synthetic ones; by default all there are."),
     ] = None,
     valid: Annotated[list[str] | None, typer.Option(help="Validation text.")] = None,
-    valid_fraction: Annotated[float, typer.Option(help="Held out where there is none.")] = 0.05,
+    valid_fraction: Annotated[
+        float | None, typer.Option(help="Drawn where there is none; 0.05 by default.")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="Shape of a new model: 0.6m, 1m, ...")] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="Directory of a tokenizer.")] = None,
-    vocab_size: Annotated[int, typer.Option(help="Of a new tokenizer.")] = 2048,
+    vocab_size: Annotated[
+        int | None, typer.Option(help="Of a new tokenizer; 2,048 by default.")
+    ] = None,
     model: ModelOption = None,
     context: ContextOption = None,
     learning_rate: float = 4e-3,

@@ -168,6 +168,16 @@ REFUSED: dict[str, tuple[Callable[[Path, Path, Path], object], str]] = {
         lambda c, m, o: pretrain(c / "train.jsonl", o, valid_fraction=2),
         "valid_fraction: expected between",
     ),
+    "vocab_size beside a tokenizer": (
+        lambda c, m, o: pretrain(c, o, tokenizer=m), "there is a tokenizer already"
+    ),
+    "valid_fraction beside files": (
+        lambda c, m, o: pretrain(c, o, valid_fraction=0.1), "validation text already"
+    ),
+    "similarities": (
+        lambda c, m, o: synboot.find_pairs(c, f"{o}.parquet", max_similarity=0.1), "is above"
+    ),
+    "parent": (lambda c, m, o: synboot.split_corpus(c / "train.jsonl", ".."), "with a name"),
     "neither": (lambda c, m, o: pretrain(c, o, preset=None), "either preset"),
     "evaluate context": (
         lambda c, m, o: synboot.evaluate(m, c / "valid.jsonl", f"{o}.parquet", context=-5),

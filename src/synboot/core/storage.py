@@ -160,15 +160,18 @@ def remove_leftovers(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def exclusive_lock(path: Path) -> Iterator[None]:
-    """Hold the one writer's place on `path`; freed by the kernel when the process dies.
+def exclusive_lock(path: Path, guarded: Path | None = None) -> Iterator[None]:
+    """Hold the one writer's place on the file `path`; freed by the kernel when the process dies.
 
-    Raises Incomplete if another process holds it.
+    Raises Incomplete if another process holds it; the message names `guarded`, by default what the
+    lock is named after.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Incomplete(f"another process is writing {path.with_suffix('')}") from None
+            raise Incomplete(
+                f"another process is writing {guarded or path.with_suffix('')}"
+            ) from None
         yield

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -55,7 +54,7 @@ def window_hashes(text: str, n: int = WINDOW_WORDS) -> Hashes:
     found among k others by accident: about k / 2^64. Raises ValueError for n < 1.
     """
     _check_size(n)
-    hashed = np.fromiter(map(_word_hash, map(re.Match.group, _WORD.finditer(text))), np.uint64)
+    hashed = np.fromiter(map(_word_hashes.__getitem__, _WORD.findall(text)), np.uint64)
     if not hashed.size:
         return hashed
     length = min(n, hashed.size)
@@ -88,10 +87,18 @@ def count_found(windows: Hashes, known: Hashes) -> int:
     return int(np.count_nonzero(known[places] == windows))
 
 
-@lru_cache(_WORD_CACHE_ENTRIES)
-def _word_hash(word: str) -> int:
-    folded = word.casefold().encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(folded, digest_size=8).digest(), "little")
+class _WordHashes(dict[str, int]):
+    """The hash of every word that was asked for, computed once; begun anew when it is full."""
+
+    def __missing__(self, word: str) -> int:
+        folded = word.casefold().encode("utf-8", "surrogatepass")
+        if len(self) >= _WORD_CACHE_ENTRIES:
+            self.clear()
+        self[word] = int.from_bytes(hashlib.blake2b(folded, digest_size=8).digest(), "little")
+        return self[word]
+
+
+_word_hashes = _WordHashes()
 
 
 def _finalise(sums: Hashes) -> Hashes:

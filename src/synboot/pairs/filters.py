@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from synboot.core.config import Config
 from synboot.core.verdict import KEEP, Drop, Verdict
@@ -26,6 +27,15 @@ class PairFilterConfig(Config):
     """Pairs that one document may be in; the most similar come first."""
     exclude_same_group: bool = False
     """Drop pairs of one group (a module and its parts, say)."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min_similarity > self.max_similarity:
+            raise ValueError(
+                f"min_similarity {self.min_similarity:g} is above max_similarity "
+                f"{self.max_similarity:g}"
+            )
+        return self
 
 
 @dataclass(frozen=True)

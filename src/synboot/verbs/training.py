@@ -26,6 +26,8 @@ from synboot.verbs.inputs import (
 from synboot.verbs.work import Outcome, complete, output_path, publish_directory
 
 _PRESET_CONTEXT = 256
+_VOCAB_SIZE = 2048
+_VALID_FRACTION = 0.05
 
 
 def pretrain(
@@ -36,10 +38,10 @@ def pretrain(
     synthetic: Corpus | None = None,
     synthetic_tokens: int | None = None,
     valid: Corpus | None = None,
-    valid_fraction: float = 0.05,
+    valid_fraction: float | None = None,
     preset: str | None = None,
     tokenizer: str | Path | None = None,
-    vocab_size: int = 2048,
+    vocab_size: int | None = None,
     model: str | Path | None = None,
     context: int | None = None,
     learning_rate: float = 4e-3,
@@ -60,10 +62,10 @@ def pretrain(
 
     With `synthetic`, `synthetic_tokens` of them (by default all that it holds) are synthetic text,
     passed once, and real text is repeated for the rest: joint pretraining (paper). A new model of
-    the shape `preset`, with a tokenizer of `vocab_size` entries trained on `corpus` or the one in
-    the directory `tokenizer`; or the model in the directory `model`, trained on. Validation text is
-    `valid`, else the files that `corpus` names so, else `valid_fraction` of its documents, whole
-    groups together. `context` is 256 for a preset by default, else what the model has.
+    the shape `preset`, with a tokenizer of `vocab_size` entries (2,048) trained on `corpus` or the
+    one in the directory `tokenizer`; or the model in the directory `model`, trained on. Validation
+    text is `valid`, else the files that `corpus` names so, else `valid_fraction` (0.05) of its
+    documents, whole groups together. `context` is 256 for a preset by default, else the model's.
 
     Writes the model directory `output` with the checkpoint of lowest validation loss, or the last.
     Counts: trained_tokens, mixture, best_validation_loss, flops, ... Raises BadInput.
@@ -73,6 +75,8 @@ def pretrain(
         raise BadInput("expected either preset (a new model) or model (a directory to train on)")
     if model is not None and tokenizer is not None:
         raise BadInput("tokenizer: the model in the directory model has its own")
+    if vocab_size is not None and (model is not None or tokenizer is not None):
+        raise BadInput("vocab_size: there is a tokenizer already, none will be trained")
     whole_number("tokens", tokens)
     if synthetic_tokens is not None:
         whole_number("synthetic_tokens", synthetic_tokens)
@@ -99,9 +103,13 @@ def pretrain(
         corpora["valid"] = valid
     if synthetic is not None:
         corpora["synthetic"] = synthetic
-    drawn = 0.0 if valid is not None else valid_fraction
-    if valid is None and not 0 < valid_fraction < 0.5:
-        raise BadInput(f"valid_fraction: expected between 0 and 0.5, got {valid_fraction!r}")
+    if valid is not None and valid_fraction is not None:
+        raise BadInput("valid_fraction: there is validation text already, none will be drawn")
+    drawn = 0.0
+    if valid is None:
+        drawn = _VALID_FRACTION if valid_fraction is None else valid_fraction
+        if not 0 < drawn < 0.5:
+            raise BadInput(f"valid_fraction: expected between 0 and 0.5, got {valid_fraction!r}")
     documents = documents_stage(corpora, reading, path, seed=seed, valid_fraction=drawn)
     if model is not None:
         given = given_model(model, context)
@@ -111,6 +119,8 @@ def pretrain(
         length = _PRESET_CONTEXT if context is None else context
         shape = validate(ModelConfig, {"preset": preset, "context": length}, "pretrain")
         settings, directory = shape.model_dump(mode="json"), None
+    if model is None and tokenizer is None:
+        vocab_size = _VOCAB_SIZE if vocab_size is None else vocab_size
         validate(TokenizerConfig, {"vocab_size": vocab_size}, "pretrain")
     inputs = token_stages(
         documents,
@@ -170,7 +180,7 @@ def tune(
 ) -> Outcome:
     """Tune the causal LM in `model` into a synthesizer, p(d2 given d1) (paper).
 
-    `pairs`: JSONL or Parquet with d1 and d2, ids of `corpus`; rows whose verdict is not keep are
+    `pairs`: JSONL or Parquet with d1 and d2, ids of `corpus`; rows whose verdict is drop are
     passed over, and every pair is used in both orders. Pairs that share no document with the others
     are held out. Writes the model directory `output`, the checkpoint of lowest loss on them.
     Counts: training_pairs, initial_validation_loss, best_validation_loss, flops, ... Raises

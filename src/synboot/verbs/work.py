@@ -121,7 +121,7 @@ def complete(
                 f"{changed}: is missing or was changed; say --overwrite to make it again"
             )
     begin_work(output)
-    with exclusive_lock(folder / "work.lock"), own_threads():
+    with exclusive_lock(folder / "work.lock", output), own_threads():
         write_json(folder / _MARK, {**_MADE_BY, "output": output.name, "id": identity})
         for leftover in output.parent.glob(f".{output.name}.*.tmp"):
             if re.fullmatch(r"\d+", leftover.name.split(".")[-2]):  # of a killed publication
@@ -233,7 +233,7 @@ def output_path(output: str | Path, suffix: str = "") -> Path:
     path = Path(output)
     if "://" in str(output):
         raise BadInput(f"{output}: expected an output on this machine, not a URL")
-    if path.resolve() == Path(path.anchor or ".").resolve() or not path.name:
+    if path.name in ("", ".."):
         raise BadInput(f"{output}: expected an output with a name")
     if suffix and path.suffix != suffix:
         raise BadInput(f"{path}: expected an output whose name ends in {suffix}")
@@ -274,7 +274,7 @@ def _tidy(folder: Path, identity: str) -> None:
     """Remove what a kill left of the work on a finished output, unless another start holds it."""
     if not folder.exists():
         return
-    with contextlib.suppress(Incomplete), exclusive_lock(folder / "work.lock"):
+    with contextlib.suppress(Incomplete), exclusive_lock(folder / "work.lock", folder):
         if read_json(folder / _MARK).get("id", identity) == identity:
             _remove(folder)
 

@@ -134,7 +134,7 @@ def _advancing(context: Context, texts: Iterator[str], total: int) -> Iterator[s
 
 
 class PairFileStage(Stage):
-    """A user's pairs: d1 and d2 are ids of the corpus; rows with another verdict than keep are
+    """A user's pairs: d1 and d2 are ids of the corpus; rows whose verdict is drop are
     passed over. Config: `content` (digest of the file's bytes)."""
 
     name = "pairs"
@@ -182,7 +182,10 @@ def _pair(record: Any, known: set[str]) -> tuple[str, str] | None:
     """(d1, d2) of a row; None if it was judged and dropped. Raises Problem."""
     if not isinstance(record, dict):
         raise Problem("not_an_object", "expected an object with d1 and d2")
-    if record.get("verdict", "keep") != "keep":
+    verdict = record.get("verdict", "keep")
+    if verdict not in ("keep", "drop"):
+        raise Problem("verdict", f"field verdict: expected keep or drop, got {verdict!r}")
+    if verdict == "drop":
         return None
     first, second = (_known_id(record, name, known) for name in ("d1", "d2"))
     if first == second:
