@@ -15,7 +15,8 @@ import torch
 from synboot.core.rng import rng
 from synboot.pairs.encoders.encoder import Encoder
 from synboot.pairs.encoders.lsa import LsaEncoder
-from synboot.pairs.neighbours import ExactIndex, Index, Neighbours, ReferenceIndex
+from synboot.pairs.neighbours.exact import ExactIndex
+from synboot.pairs.neighbours.index import Index, Neighbours, ReferenceIndex
 from synboot.synth.engine import (
     Completion,
     Engine,

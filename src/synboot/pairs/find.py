@@ -26,7 +26,8 @@ from synboot.pairs.filters import (
     not_same_group,
     similar_enough,
 )
-from synboot.pairs.neighbours import ExactIndex, Neighbours
+from synboot.pairs.neighbours.exact import ExactIndex
+from synboot.pairs.neighbours.index import Neighbours
 
 _HISTOGRAM_BINS = 40
 _SAMPLE_CHARACTERS = 2000

@@ -17,7 +17,8 @@ from synboot.experiment.stages.process import ranges, set_threads
 from synboot.pairs.encoders.encoder import EncoderConfig, fit_encoder, load_encoder
 from synboot.pairs.filters import PairFilterConfig
 from synboot.pairs.find import describe_pair, judge_pairs, pair_statistics, write_pairs
-from synboot.pairs.neighbours import ExactIndex, Neighbours
+from synboot.pairs.neighbours.exact import ExactIndex
+from synboot.pairs.neighbours.index import Neighbours
 from synboot.pipeline.stage import PART_FACTS, Context, Counts, Stage
 
 _KEPT_SAMPLES = 20
