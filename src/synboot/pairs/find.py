@@ -103,9 +103,10 @@ def judge_pairs(
                 "set corpus.group_field"
             )
         checks.append(not_same_group(groups))
-    checks.append(not_near_duplicate(texts, config))
-    checks.append(DegreeLimit(config.max_pairs_per_document))
     candidates = candidates_of(neighbours)
+    left = [candidate for candidate in candidates if isinstance(judge(candidate, checks), Keep)]
+    checks.append(not_near_duplicate(texts, config, expected=left))
+    checks.append(DegreeLimit(config.max_pairs_per_document))
     tally = Tally()
     verdicts = []
     for candidate in candidates:

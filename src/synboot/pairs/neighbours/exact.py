@@ -27,8 +27,8 @@ class ExactIndex:
         self,
         vectors: np.ndarray,
         *,
-        query_block: int = 1024,
-        document_block: int = 4096,
+        query_block: int = 2048,
+        document_block: int = 8192,
         floor: float = -np.inf,
     ) -> None:
         self._vectors = vectors
