@@ -119,9 +119,7 @@ def windows_of(texts: Sequence[str], n: int = WINDOW_WORDS) -> Windows:
     return Windows(np.concatenate(blocks), offsets)
 
 
-def _windows_of_batch(
-    texts: Sequence[str], n: int
-) -> tuple[Hashes, npt.NDArray[np.int64]]:
+def _windows_of_batch(texts: Sequence[str], n: int) -> tuple[Hashes, npt.NDArray[np.int64]]:
     """Hashes, and how many of them each text has."""
     joined = _BETWEEN.join(texts)
     hashed, starts = _hash_words(joined)
@@ -183,9 +181,7 @@ def _hash_words(text: str) -> tuple[Hashes, npt.NDArray[np.int64]]:
     hashed = known_hashes[slots]
     unknown = np.flatnonzero((known_spellings[slots] != spellings) | (ends - starts > _LONG_WORD))
     short = unknown[ends[unknown] - starts[unknown] <= _LONG_WORD]
-    distinct, examples, which = np.unique(
-        spellings[short], return_index=True, return_inverse=True
-    )
+    distinct, examples, which = np.unique(spellings[short], return_index=True, return_inverse=True)
     examples = short[examples]
     bounds = zip(starts[examples].tolist(), ends[examples].tolist(), strict=True)
     values = np.fromiter((_word_hashes[text[a:b]] for a, b in bounds), np.uint64)

@@ -69,7 +69,8 @@ def _in_several(hashes: Hashes) -> Hashes:
     again = in_order[1:][in_order[1:] == in_order[:-1]]
     new = np.ones(len(again), dtype=bool)
     new[1:] = again[1:] != again[:-1]
-    return again[new]
+    distinct: Hashes = again[new]
+    return distinct
 
 
 def _numbered(windows: Windows, common: Hashes) -> tuple[Integers, Integers]:

@@ -23,8 +23,11 @@ _UNDERFLOW = 2.0**-125
 _LARGEST_PRODUCT = 1e37
 _CROWD = 64
 """Candidates a query, for each neighbour wanted, before they are thinned out."""
+_SMALL_CROWD = 1 << 20
 _CHUNK = 2048
 _DEVICE_CHUNK = 1 << 17
+
+Rows = slice | torch.Tensor
 
 
 def norms_of(vectors: np.ndarray) -> np.ndarray:
@@ -66,7 +69,8 @@ class Pool:
     `vectors`: float32 [documents, dimensions] on the device where all of this happens; `queries`:
     int64, documents; `margins`: float64, how far a value given to `add` may be from its similarity;
     `still`: bool, queries of length 0, which are as near to one document as to another. Neighbours
-    below `floor` are not looked for.
+    below `floor` are not looked for. Where `vectors` are not in the order of documents, `names` say
+    which document each is, int64 [documents], and all other numbers are rows of `vectors`.
     """
 
     def __init__(
@@ -78,10 +82,12 @@ class Pool:
         margins: torch.Tensor,
         still: torch.Tensor,
         floor: float,
+        names: torch.Tensor | None = None,
     ) -> None:
         self._vectors, self._queries, self._k, self._floor = vectors, queries, k, floor
         self._margins = margins
         device = vectors.device
+        self._names = torch.arange(len(vectors), device=device) if names is None else names
         self.thresholds = torch.full((len(queries),), -torch.inf, device=device)
         """float32 [queries]: a value counts if it is larger."""
         self._best = torch.full((len(queries), k), -torch.inf, device=device)
@@ -89,11 +95,11 @@ class Pool:
         self._documents: list[torch.Tensor] = []
         self._values: list[torch.Tensor] = []
         self._pending = 0
-        self._limit = max(_CROWD * k * len(queries), 1 << 20)
+        self._limit = max(_CROWD * k * len(queries), _SMALL_CROWD)
         self._raise(slice(None), torch.full_like(margins, floor) - margins)
         self._settle_still(still)
 
-    def expect(self, values: torch.Tensor, rows: slice = slice(None)) -> None:
+    def expect(self, values: torch.Tensor, rows: Rows = slice(None)) -> None:
         """`values` [queries of `rows`, documents] will be given to `add`, as far as they count."""
         if values.shape[1] > self._k:
             kth = values.topk(self._k, dim=1, sorted=False).values.amin(dim=1)
@@ -128,7 +134,7 @@ class Pool:
         rows, found, exact, place = self._ranked(*self._joined())
         enough = exact.double() >= self._floor
         rows, found, exact, place = rows[enough], found[enough], exact[enough], place[enough]
-        documents[rows, place], similarities[rows, place] = found, exact
+        documents[rows, place], similarities[rows, place] = self._names[found], exact
         return Neighbours(documents.cpu().numpy(), similarities.cpu().numpy())
 
     def _settle_still(self, still: torch.Tensor) -> None:
@@ -136,7 +142,7 @@ class Pool:
         rows = still.nonzero()[:, 0]
         if not len(rows):
             return
-        first = torch.arange(min(self._k + 1, len(self._vectors)), device=rows.device)
+        first = self._names.argsort()[: self._k + 1]
         rows, documents = rows.repeat_interleave(len(first)), first.repeat(len(rows))
         others = self._queries[rows] != documents
         self.thresholds[still] = torch.inf
@@ -144,7 +150,7 @@ class Pool:
         self._documents.append(documents[others])
         self._values.append(torch.full((len(self._rows[0]),), torch.inf, device=rows.device))
 
-    def _raise(self, rows: slice | torch.Tensor, thresholds: torch.Tensor) -> None:
+    def _raise(self, rows: Rows, thresholds: torch.Tensor) -> None:
         """To just below `thresholds`, float64, where that is more."""
         below = torch.tensor(-torch.inf, device=thresholds.device)
         rounded = torch.nextafter(thresholds.float(), below)
@@ -172,7 +178,7 @@ class Pool:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Rows, documents, similarities and places of the k nearest of each row."""
         exact = self._similarities(rows, documents)
-        by_document = documents.argsort(stable=True)
+        by_document = self._names[documents].argsort(stable=True)
         by_similarity = by_document[exact[by_document].argsort(stable=True, descending=True)]
         order = by_similarity[rows[by_similarity].argsort(stable=True)]
         rows, documents, exact = rows[order], documents[order], exact[order]
