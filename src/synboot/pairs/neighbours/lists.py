@@ -145,7 +145,8 @@ def choose_probes(
 def list_flops(lists: Lists, probes: Probes) -> int:
     """Of building the lists, of measuring their recall and of searching them for all documents,
     as if every list had the mean number of documents."""
-    number, dimensions, count = len(lists.centroids), lists.centroids.shape[1], len(lists.order)
+    number, dimensions = map(int, lists.centroids.shape)
+    count = len(lists.order)
     sample = min(count, number * _SAMPLE_PER_LIST)
     building = number * (_ITERATIONS * sample + count + number)
     measuring = min(count, _RECALL_QUERIES) * (count + number)
