@@ -60,6 +60,8 @@ def shared_counts(windows: Windows, first: Integers, second: Integers) -> Intege
         found = keys[places] == wanted
         counts[pairs] = np.bincount(pair_of[found], minlength=len(pairs))
         start = stop
+    itself = first == second
+    counts[itself] = windows.sizes[first[itself]]
     return counts
 
 
