@@ -276,7 +276,7 @@ def faiss_hnsw(vectors: np.ndarray) -> Iterator[Peer]:
         found: np.ndarray = index.search(queries, K + 1)[1]
         return found
 
-    for links in (16, 32) if faiss else ():
+    for links in (8, 16) if faiss else ():
         yield Peer("faiss HNSW", f"M {links}", partial(build, links), ask, GRAPH_EFFORTS)
 
 
@@ -296,7 +296,7 @@ def hnswlib_hnsw(vectors: np.ndarray) -> Iterator[Peer]:
         found: np.ndarray = index.knn_query(queries, K + 1)[0].astype(np.int64)
         return found
 
-    for links in (16, 32) if hnswlib else ():
+    for links in (8, 16) if hnswlib else ():
         yield Peer("hnswlib", f"M {links}", partial(build, links), ask, GRAPH_EFFORTS)
 
 
@@ -318,7 +318,7 @@ def usearch_hnsw(vectors: np.ndarray) -> Iterator[Peer]:
         keys: np.ndarray = found.keys.astype(np.int64)
         return keys
 
-    for links in (16, 32) if usearch else ():
+    for links in (8, 16) if usearch else ():
         yield Peer("usearch", f"M {links}", partial(build, links), ask, GRAPH_EFFORTS)
 
 

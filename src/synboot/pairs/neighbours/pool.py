@@ -24,7 +24,7 @@ _LARGEST_PRODUCT = 1e37
 _CROWD = 64
 """Candidates a query, for each neighbour wanted, before they are thinned out."""
 _SMALL_CROWD = 1 << 20
-_CHUNK = 2048
+_CHUNK = 256
 _DEVICE_CHUNK = 1 << 17
 
 Rows = slice | torch.Tensor
