@@ -28,7 +28,7 @@ class ExactIndex:
         vectors: np.ndarray,
         *,
         query_block: int = 2048,
-        document_block: int = 8192,
+        document_block: int = 2048,
         floor: float = -np.inf,
     ) -> None:
         self._vectors = vectors

@@ -33,7 +33,6 @@ _BLOCK = 8192
 _PRODUCTS = 1 << 23
 """Products that are held at once."""
 _RECALL_QUERIES = 1000
-_HANDED_OVER = 1 << 16
 _MOST_OF_LISTS = 0.5
 """Looking at more of the lists than that is no faster than looking at all documents."""
 _ARRAYS = ("centroids", "order", "offsets", "members", "vectors")
@@ -225,7 +224,6 @@ class ListIndex:
         """The product of every list that is `probed` with all `rows` that do so."""
         thresholds = pool.thresholds.numpy()
         order = np.argsort(probed, kind="stable")
-        waiting = _Waiting(pool)
         starts = np.flatnonzero(np.diff(probed[order], prepend=-1)).tolist()
         for start, end in zip(starts, [*starts[1:], len(order)], strict=False):
             number = int(probed[order[start]])
@@ -244,30 +242,11 @@ class ListIndex:
                     pool.expect(torch.from_numpy(products), torch.from_numpy(some))
                 flat = np.flatnonzero(products > thresholds[some, None])
                 row, column = np.divmod(flat, len(members))
-                waiting.add(some[row], first + column, products.ravel()[flat])
-        waiting.hand_over()
-
-
-class _Waiting:
-    """Candidates of several lists, handed to a pool together."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-        self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        self._count = 0
-
-    def add(self, rows: np.ndarray, places: np.ndarray, values: np.ndarray) -> None:
-        self._parts.append((rows, places, values))
-        self._count += len(rows)
-        if self._count >= _HANDED_OVER:
-            self.hand_over()
-
-    def hand_over(self) -> None:
-        if self._parts:
-            rows, places, values = (np.concatenate(part) for part in zip(*self._parts, strict=True))
-            order = np.argsort(rows, kind="stable")
-            self._pool.add(*(torch.from_numpy(part[order]) for part in (rows, places, values)))
-        self._parts, self._count = [], 0
+                pool.add(
+                    torch.from_numpy(some[row]),
+                    torch.from_numpy(first + column),
+                    torch.from_numpy(products.ravel()[flat]),
+                )
 
 
 def _k_means(sample: np.ndarray, number: int, random: np.random.Generator) -> np.ndarray:

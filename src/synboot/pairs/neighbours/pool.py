@@ -24,6 +24,8 @@ _LARGEST_PRODUCT = 1e37
 _CROWD = 64
 """Candidates a query, for each neighbour wanted, before they are thinned out."""
 _SMALL_CROWD = 1 << 20
+_WAITING = 4
+"""Candidates a query that wait before the thresholds are raised."""
 _CHUNK = 256
 _DEVICE_CHUNK = 1 << 17
 
@@ -94,6 +96,8 @@ class Pool:
         self._rows: list[torch.Tensor] = []
         self._documents: list[torch.Tensor] = []
         self._values: list[torch.Tensor] = []
+        self._waiting: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self._num_waiting = 0
         self._pending = 0
         self._limit = max(_CROWD * k * len(queries), _SMALL_CROWD)
         self._raise(slice(None), torch.full_like(margins, floor) - margins)
@@ -106,10 +110,22 @@ class Pool:
             self._raise(rows, kth.double() - 2 * self._margins[rows])
 
     def add(self, rows: torch.Tensor, documents: torch.Tensor, values: torch.Tensor) -> None:
-        """Values above the thresholds: `rows` say which query, in ascending order. No document
-        comes twice to a query."""
-        if not len(rows):
+        """Values above the thresholds: `rows` say which query. No document comes twice to a query.
+        The thresholds rise when there is enough to make it worth while."""
+        self._waiting.append((rows, documents, values))
+        self._num_waiting += len(rows)
+        if self._num_waiting >= _WAITING * len(self._queries):
+            self._merge()
+
+    def _merge(self) -> None:
+        """Take in what waits, and raise the thresholds by it."""
+        if not self._num_waiting:
             return
+        parts = (torch.cat(part) for part in zip(*self._waiting, strict=True))
+        rows, documents, values = parts
+        self._waiting, self._num_waiting = [], 0
+        order = rows.argsort(stable=True)
+        rows, documents, values = rows[order], documents[order], values[order]
         self._rows.append(rows)
         self._documents.append(documents)
         self._values.append(values)
@@ -129,6 +145,7 @@ class Pool:
 
     def settle(self) -> Neighbours:
         """The k nearest of what came, by exact similarity."""
+        self._merge()
         documents = torch.full_like(self._best, -1, dtype=torch.int64)
         similarities = torch.full_like(self._best, -torch.inf)
         rows, found, exact, place = self._ranked(*self._joined())
