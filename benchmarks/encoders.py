@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_limits
 from synboot.core.errors import BadInput
 from synboot.pairs.encoders.encoder import fit_encoder
 from synboot.pairs.encoders.lm import LmEncoder
-from synboot.pairs.neighbours import ExactIndex
+from synboot.pairs.neighbours.exact import ExactIndex
 
 BLOCK = 512
 

@@ -203,7 +203,14 @@ def pair(
     layer: Annotated[int | None, typer.Option(help="Of lm; chosen on halves by default.")] = None,
     prefix: Annotated[str, typer.Option(help="Instruction before every text.")] = "",
     dimensions: Annotated[int, typer.Option(help="Of the vectors.")] = 256,
+    fit_documents: Annotated[
+        int, typer.Option(help="Documents that lsa learns from, at most; a sample.")
+    ] = 200_000,
     top_k: Annotated[int, typer.Option(help="Neighbours looked at for each document.")] = 20,
+    index: Annotated[str, typer.Option(help="exact, or lists: faster, misses some.")] = "exact",
+    min_recall: Annotated[
+        float, typer.Option(help="Share of the exact neighbours that lists find, at least.")
+    ] = 0.95,
     min_similarity: Annotated[float, typer.Option(help="Cosine; judge by reading.")] = 0.3,
     max_similarity: Annotated[float, typer.Option(help="Cosine.")] = 1.0,
     max_window_overlap: Annotated[

@@ -15,7 +15,10 @@ import torch
 from synboot.core.rng import rng
 from synboot.pairs.encoders.encoder import Encoder
 from synboot.pairs.encoders.lsa import LsaEncoder
-from synboot.pairs.neighbours import ExactIndex, Index, Neighbours, ReferenceIndex
+from synboot.pairs.neighbours.device import DeviceIndex
+from synboot.pairs.neighbours.exact import ExactIndex
+from synboot.pairs.neighbours.index import Index, Neighbours, ReferenceIndex
+from synboot.pairs.neighbours.lists import ListIndex, build_lists
 from synboot.synth.engine import (
     Completion,
     Engine,
@@ -133,6 +136,9 @@ INDEXES: dict[str, Callable[[np.ndarray], Index]] = {
     "exact 1 x 1": lambda v: ExactIndex(v, query_block=1, document_block=1),
     "exact 7 x 5": lambda v: ExactIndex(v, query_block=7, document_block=5),
     "exact 4 x 64": lambda v: ExactIndex(v, query_block=4, document_block=64),
+    "device": lambda v: DeviceIndex(v, "cpu"),
+    "device 7 x 5": lambda v: DeviceIndex(v, "cpu", query_block=7, document_block=5),
+    "lists, every one probed": lambda v: ListIndex(build_lists(v, len(v), seed=0), len(v)),
 }
 
 

@@ -16,7 +16,7 @@ from synboot.core.rng import rng
 from synboot.core.storage import describe_files
 from synboot.pairs.encoders.encoder import load_encoder
 from synboot.pairs.encoders.lsa import LsaEncoder
-from synboot.pairs.neighbours import ExactIndex
+from synboot.pairs.neighbours.exact import ExactIndex
 
 NUM_TOPICS = 8
 PER_TOPIC = 6

@@ -26,7 +26,8 @@ from synboot.pairs.find import (
     split_pairs,
     write_pairs,
 )
-from synboot.pairs.neighbours import ExactIndex, Neighbours
+from synboot.pairs.neighbours.exact import ExactIndex
+from synboot.pairs.neighbours.index import Neighbours
 
 NUM_TOPICS = 5
 

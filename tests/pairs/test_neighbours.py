@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from synboot.pairs.neighbours import ExactIndex, Neighbours, ReferenceIndex
+from synboot.pairs.neighbours.exact import ExactIndex
+from synboot.pairs.neighbours.index import Neighbours, ReferenceIndex
 
 BLOCKS = st.integers(1, 9)
 

@@ -137,7 +137,11 @@ def _plan_bootstrap(plan: Plan, numerics: Numerics) -> None:
     )
     neighbours = plan.add(
         NeighboursStage(
-            {"top_k": pairs.top_k}, {"embed": embed}, seed=seed, numerics=numerics.parts
+            pairs.neighbour_settings(),
+            {"embed": embed},
+            seed=seed,
+            numerics=numerics.parts,
+            device=numerics.embedding["device"],
         )
     )
     filters = pairs.model_dump(mode="json", include=set(PairFilterConfig.model_fields))

@@ -33,6 +33,7 @@ from synboot.train.loop import LoopConfig
 
 ArmName = Literal["repetition", "sbp", "oracle"]
 CheckpointRule = Literal["last", "best"]
+IndexName = Literal["exact", "lists"]
 
 STANDARD_INPUT = "-"
 _YOUNG_FIELDS = ("max_document_bytes", "long_documents")
@@ -136,6 +137,27 @@ class PairsConfig(EncoderConfig, PairFilterConfig):
 
     top_k: int = Field(default=20, ge=1)
     """Neighbours looked at for each document."""
+    index: IndexName = "exact"
+    """exact, or lists: only the parts of the corpus nearest to a document are searched."""
+    min_recall: float = Field(default=0.95, gt=0, le=1)
+    """Share of the exact neighbours that lists must find, on a sample of documents."""
+
+    def neighbour_settings(self) -> dict[str, Any]:
+        """What the neighbours depend on beside the vectors; exact search has no recall, and names
+        itself no more than it did when there was no other (law 1)."""
+        exact = self.index == "exact"
+        return self.model_dump(
+            mode="json", include={"top_k"} if exact else {"top_k", "index", "min_recall"}
+        )
+
+    @model_validator(mode="after")
+    def _recall_of_lists(self) -> Self:
+        if (
+            self.index == "exact"
+            and self.min_recall != type(self).model_fields["min_recall"].default
+        ):
+            raise ValueError(f"min_recall: exact search finds all, got {self.min_recall:g}")
+        return self
 
 
 class TuneConfig(LoopConfig):

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from synboot.core.config import Config
 from synboot.core.verdict import KEEP, Drop, Verdict
 from synboot.data.ngrams import overlap, window_hashes
+from synboot.data.overlaps import overlaps
 
 
 class PairFilterConfig(Config):
@@ -75,17 +76,22 @@ def not_same_group(groups: Sequence[str | None]) -> PairFilter:
     return check
 
 
-def not_near_duplicate(texts: Sequence[str], config: PairFilterConfig) -> PairFilter:
-    """Drops `near_duplicate`: too many 13-word windows in common."""
-    windows: dict[int, np.ndarray] = {}
+def not_near_duplicate(
+    texts: Sequence[str], config: PairFilterConfig, expected: Sequence[PairCandidate] = ()
+) -> PairFilter:
+    """Drops `near_duplicate`: too many 13-word windows in common.
 
-    def windows_of(document: int) -> np.ndarray:
-        if document not in windows:
-            windows[document] = window_hashes(texts[document])
-        return windows[document]
+    The windows of `expected` candidates are counted together, which takes a small part of the time
+    that they take one by one.
+    """
+    first = np.array([pair.first for pair in expected], dtype=np.int64)
+    second = np.array([pair.second for pair in expected], dtype=np.int64)
+    shares = dict(zip(expected, overlaps(texts, first, second).tolist(), strict=True))
 
     def check(pair: PairCandidate) -> Verdict:
-        share = overlap(windows_of(pair.first), windows_of(pair.second))
+        share = shares.get(pair)
+        if share is None:
+            share = overlap(window_hashes(texts[pair.first]), window_hashes(texts[pair.second]))
         return Drop("near_duplicate", share) if share > config.max_window_overlap else KEEP
 
     return check

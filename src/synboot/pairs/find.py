@@ -26,7 +26,8 @@ from synboot.pairs.filters import (
     not_same_group,
     similar_enough,
 )
-from synboot.pairs.neighbours import ExactIndex, Neighbours
+from synboot.pairs.neighbours.exact import ExactIndex
+from synboot.pairs.neighbours.index import Neighbours
 
 _HISTOGRAM_BINS = 40
 _SAMPLE_CHARACTERS = 2000
@@ -102,9 +103,10 @@ def judge_pairs(
                 "set corpus.group_field"
             )
         checks.append(not_same_group(groups))
-    checks.append(not_near_duplicate(texts, config))
-    checks.append(DegreeLimit(config.max_pairs_per_document))
     candidates = candidates_of(neighbours)
+    left = [candidate for candidate in candidates if isinstance(judge(candidate, checks), Keep)]
+    checks.append(not_near_duplicate(texts, config, expected=left))
+    checks.append(DegreeLimit(config.max_pairs_per_document))
     tally = Tally()
     verdicts = []
     for candidate in candidates:

@@ -9,7 +9,7 @@ from synboot.core.config import validate
 from synboot.core.errors import BadInput
 from synboot.experiment.recipe import PairsConfig
 from synboot.experiment.stages.pairing import EmbedStage, NeighboursStage, PairsStage
-from synboot.pairs.encoders.encoder import encoder_settings
+from synboot.pairs.encoders.encoder import FIT_DOCUMENTS, encoder_settings
 from synboot.pairs.filters import PairFilterConfig
 from synboot.verbs.inputs import Corpus, Reading, documents_stage, given_model, machine
 from synboot.verbs.work import Outcome, complete, output_path, publish_parquet
@@ -24,7 +24,10 @@ def find_pairs(
     layer: int | None = None,
     prefix: str = "",
     dimensions: int = 256,
+    fit_documents: int = FIT_DOCUMENTS,
     top_k: int = 20,
+    index: str = "exact",
+    min_recall: float = 0.95,
     min_similarity: float = 0.3,
     max_similarity: float = 1.0,
     max_window_overlap: float = 0.5,
@@ -41,7 +44,9 @@ def find_pairs(
 
     Writes the Parquet file `output`: d1, d2 (ids), similarity, verdict (keep or drop), reason,
     score; every candidate in both orders. The encoder `lm` takes `model`, a causal LM directory.
-    Counts: candidates, kept, dropped by reason. Raises BadInput.
+    `index="lists"` searches only near parts of the corpus, as many as find `min_recall` of the
+    exact neighbours on a sample. Counts: candidates, kept, dropped by reason. Raises BadInput, and
+    GateFellShort where lists miss too much.
     """
     path = output_path(output, ".parquet")
     settings = validate(
@@ -51,7 +56,10 @@ def find_pairs(
             "layer": layer,
             "prefix": prefix,
             "dimensions": dimensions,
+            "fit_documents": fit_documents,
             "top_k": top_k,
+            "index": index,
+            "min_recall": min_recall,
             "min_similarity": min_similarity,
             "max_similarity": max_similarity,
             "max_window_overlap": max_window_overlap,
@@ -75,7 +83,11 @@ def find_pairs(
         model_directory=with_model.directory if with_model else None,
     )
     neighbours = NeighboursStage(
-        {"top_k": top_k}, {"embed": embed}, seed=seed, numerics=own.numerics.parts
+        settings.neighbour_settings(),
+        {"embed": embed},
+        seed=seed,
+        numerics=own.numerics.parts,
+        device=own.numerics.embedding["device"],
     )
     filters = settings.model_dump(mode="json", include=set(PairFilterConfig.model_fields))
     pairs = PairsStage(filters, {"corpus": documents, "neighbours": neighbours}, seed=seed)

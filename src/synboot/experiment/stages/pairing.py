@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Sequence
 from functools import partial
@@ -11,17 +12,30 @@ from typing import Any
 import numpy as np
 
 from synboot.core.errors import BadInput
+from synboot.core.rng import rng
 from synboot.core.storage import read_json, write_json
+from synboot.data.corpus import Documents
 from synboot.experiment.stages.corpus import unique_documents
 from synboot.experiment.stages.process import ranges, set_threads
 from synboot.pairs.encoders.encoder import EncoderConfig, fit_encoder, load_encoder
 from synboot.pairs.filters import PairFilterConfig
 from synboot.pairs.find import describe_pair, judge_pairs, pair_statistics, write_pairs
-from synboot.pairs.neighbours import ExactIndex, Neighbours
+from synboot.pairs.neighbours.device import DeviceIndex
+from synboot.pairs.neighbours.exact import ExactIndex
+from synboot.pairs.neighbours.index import Index, Neighbours
+from synboot.pairs.neighbours.lists import (
+    ListIndex,
+    Lists,
+    Probes,
+    build_lists,
+    choose_probes,
+    list_flops,
+)
 from synboot.pipeline.stage import PART_FACTS, Context, Counts, Stage
 
 _KEPT_SAMPLES = 20
 _COST = "cost.json"
+_PROBES = "probes.json"
 
 
 class EmbedStage(Stage):
@@ -63,7 +77,7 @@ class EmbedStage(Stage):
         documents = unique_documents(context.inputs)
         encoder = fit_encoder(
             self.settings.encoder,
-            documents.texts(0, len(documents)),
+            self._texts_to_fit(documents),
             dimensions=self.settings.dimensions,
             seed=self.seed,
             layer=self.settings.layer,
@@ -72,6 +86,19 @@ class EmbedStage(Stage):
         )
         encoder.save(directory)
         write_json(directory / _COST, {"flops": encoder.flops})
+
+    def _texts_to_fit(self, documents: Documents) -> list[str]:
+        """All, or for lsa a keyed sample of a larger corpus, in the order of documents."""
+        count, most = len(documents), self.settings.fit_documents
+        if self.settings.encoder != "lsa" or count <= most:
+            return documents.texts(0, count)
+        sample = np.sort(rng(self.seed, "lsa sample").permutation(count)[:most])
+        texts: list[str] = []
+        for start, stop in ranges(count, self.numerics["part_documents"]):
+            first, last = np.searchsorted(sample, [start, stop])
+            block = documents.texts(start, stop)
+            texts += [block[i - start] for i in sample[first:last].tolist()]
+        return texts
 
     def num_parts(self, context: Context) -> int:
         """Ranges of documents."""
@@ -105,40 +132,98 @@ class EmbedStage(Stage):
 
 
 class NeighboursStage(Stage):
-    """Exact nearest neighbours of every document of the unique budget."""
+    """Nearest neighbours of every document of the unique budget: exact by default, or in lists.
+
+    What is found does not depend on `device`.
+    """
 
     name = "neighbours"
     version = 1
+
+    def __init__(self, *arguments: Any, device: str = "cpu", **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._device = device
+        if device != "cpu" and not self._in_lists:
+            self.max_workers = 1  # the processes would share one device and its memory
+
+    @property
+    def _in_lists(self) -> bool:
+        return bool(self.config.get("index") == "lists")
 
     def enter(self) -> None:
         """One thread a process."""
         set_threads(self.numerics["threads"])
 
+    def prepare(self, context: Context, directory: Path) -> None:
+        """Build the lists and choose how many of them a query looks at."""
+        if not self._in_lists:
+            return
+        vectors = np.load(context.inputs["embed"].file("vectors.npy"), mmap_mode="r")
+        k = self.config["top_k"]
+        lists = build_lists(vectors, k, seed=self.seed)
+        probes = choose_probes(
+            lists, vectors, k, min_recall=self.config["min_recall"], seed=self.seed
+        )
+        lists.save(directory)
+        probes.save(directory / _PROBES)
+
     def num_parts(self, context: Context) -> int:
-        """Ranges of queries."""
+        """Ranges of queries; in lists, in the order of lists."""
         documents = context.inputs["embed"].counts["documents"]
         return len(ranges(documents, self.numerics["part_documents"]))
 
     def run_part(self, context: Context, index: int, directory: Path) -> Counts:
         """Neighbours of a range of documents among all."""
-        vectors = np.load(context.inputs["embed"].file("vectors.npy"), mmap_mode="r")
-        start, stop = ranges(len(vectors), self.numerics["part_documents"])[index]
-        found = ExactIndex(vectors).search(start, stop, self.config["top_k"])
+        documents = context.inputs["embed"].counts["documents"]
+        start, stop = ranges(documents, self.numerics["part_documents"])[index]
+        k = self.config["top_k"]
+        if self._in_lists:
+            chosen = context.prepared / _PROBES
+            found = _open_lists(chosen, chosen.stat().st_mtime_ns).search_places(start, stop, k)
+        else:
+            vectors = context.inputs["embed"].file("vectors.npy")
+            made = vectors.stat().st_mtime_ns
+            found = _open_exact(vectors, made, self._device).search(start, stop, k)
         np.save(directory / "documents.npy", found.documents)
         np.save(directory / "similarities.npy", found.similarities)
         return {"queries": stop - start}
 
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
         """Write documents.npy and similarities.npy."""
+        _open_exact.cache_clear()
+        _open_lists.cache_clear()
+        lists = Lists.load(context.prepared) if self._in_lists else None
         for name in ("documents.npy", "similarities.npy"):
             joined = np.concatenate([np.load(part / name, allow_pickle=False) for part in parts])
+            if lists is not None:
+                in_places, joined = joined, np.empty_like(joined)
+                joined[lists.order] = in_places
             np.save(context.directory / name, joined)
         dimensions = context.inputs["embed"].counts["dimensions"]
-        return {
-            "queries": len(joined),
-            "top_k": self.config["top_k"],
-            "flops": 2 * len(joined) ** 2 * dimensions,
+        counts: Counts = {"queries": len(joined), "top_k": self.config["top_k"]}
+        if lists is None:
+            return counts | {"flops": 2 * len(joined) ** 2 * dimensions}
+        probes = Probes.load(context.prepared / _PROBES)
+        return counts | {
+            "lists": len(lists.centroids),
+            "probes": probes.lists,
+            "recall": probes.recall,
+            "recall_error": probes.error,
+            "recall_queries": probes.queries,
+            "flops": list_flops(lists, probes),
         }
+
+
+@functools.lru_cache(maxsize=1)
+def _open_exact(path: Path, made: int, device: str) -> Index:
+    """Held by a process from one part to the next."""
+    vectors = np.load(path, mmap_mode="r")
+    return ExactIndex(vectors) if device == "cpu" else DeviceIndex(vectors, device)
+
+
+@functools.lru_cache(maxsize=1)
+def _open_lists(probes: Path, made: int) -> ListIndex:
+    return ListIndex(Lists.load(probes.parent), Probes.load(probes).lists)
 
 
 class PairsStage(Stage):

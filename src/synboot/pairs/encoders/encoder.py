@@ -19,6 +19,7 @@ from synboot.pairs.encoders.lm import LmEncoder
 from synboot.pairs.encoders.lsa import LsaEncoder
 from synboot.pairs.encoders.sentence_transformers import SentenceTransformersEncoder
 
+FIT_DOCUMENTS = 200_000
 _FOREIGN = "sentence-transformers:"
 _EXPECTED = f"expected lsa, lm or {_FOREIGN}ORGANISATION/NAME (or a directory for the name)"
 
@@ -63,6 +64,8 @@ class EncoderConfig(Config):
     layer: int | None = Field(default=None, ge=0)
     """The hidden states that lm reads, 0 for the embeddings; by default chosen on the halves of
     documents."""
+    fit_documents: int = Field(default=FIT_DOCUMENTS, ge=2)
+    """lsa learns its words and directions from at most so many documents, a keyed sample."""
 
     @model_validator(mode="after")
     def _fits_the_encoder(self) -> Self:
@@ -70,6 +73,8 @@ class EncoderConfig(Config):
             raise ValueError(f"prefix: lsa takes none, got {self.prefix!r}")
         if self.encoder != "lm" and self.layer is not None:
             raise ValueError(f"layer: only lm has layers to choose from, got {self.layer}")
+        if self.encoder != "lsa" and self.fit_documents != FIT_DOCUMENTS:
+            raise ValueError(f"fit_documents: only lsa takes it, got {self.fit_documents}")
         return self
 
 
@@ -77,7 +82,10 @@ def encoder_settings(config: EncoderConfig) -> dict[str, Any]:
     """What belongs into the identity of a stage that embeds (law 1): a directory counts by the
     bytes in it, a name by itself. Raises BadInput if the directory cannot be read."""
     if config.encoder == "lsa":
-        return config.model_dump(mode="json", include={"encoder", "dimensions"})
+        fields = {"encoder", "dimensions"}
+        if config.fit_documents != FIT_DOCUMENTS:
+            fields.add("fit_documents")  # younger than the first runs, whose ids stay
+        return config.model_dump(mode="json", include=fields)
     if config.encoder == "lm":
         return config.model_dump(mode="json", include={"encoder", "dimensions", "prefix", "layer"})
     source = config.encoder.removeprefix(_FOREIGN)

@@ -1,0 +1,1 @@
+"""Nearest neighbours of a set of vectors within itself, by inner product."""

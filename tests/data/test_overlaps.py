@@ -1,0 +1,76 @@
+"""Shared windows of many pairs agree with Python sets (law 10); collisions as in test_ngrams."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from synboot.data.ngrams import reference_windows, window_hashes, windows_of
+from synboot.data.overlaps import overlaps, shared_counts
+
+TEXTS = st.lists(
+    st.one_of(
+        st.lists(st.sampled_from(["a", "B", "b", "ß", "SS", "c_1", "-", "\n"]), max_size=40).map(
+            " ".join
+        ),
+        st.text(max_size=60),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(TEXTS, st.integers(1, 14))
+def test_windows_of_many_are_those_of_each(texts: list[str], n: int) -> None:
+    windows = windows_of(texts, n)
+    assert len(windows) == len(texts)
+    for i, text in enumerate(texts):
+        assert windows.of(i).tolist() == window_hashes(text, n).tolist()
+        assert windows.sizes[i] == len(reference_windows(text, n))
+
+
+@settings(max_examples=150, deadline=None)
+@given(TEXTS, st.integers(1, 4), st.data())
+def test_overlaps_are_those_of_sets(texts: list[str], n: int, data: st.DataObject) -> None:
+    numbers = st.integers(0, len(texts) - 1)
+    pairs = data.draw(st.lists(st.tuples(numbers, numbers), max_size=30))
+    first, second = (np.array([pair[i] for pair in pairs], dtype=np.int64) for i in (0, 1))
+    sets = [reference_windows(text, n) for text in texts]
+    counts = [len(sets[a] & sets[b]) for a, b in pairs]
+    expected = [
+        c / min(len(sets[a]), len(sets[b])) if sets[a] and sets[b] else 0.0
+        for c, (a, b) in zip(counts, pairs, strict=True)
+    ]
+    assert overlaps(texts, first, second, n).tolist() == expected
+    assert shared_counts(windows_of(texts, n), first, second).tolist() == counts
+
+
+def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    texts = [
+        " ".join(f"w{i}" for i in random.integers(0, 30, random.integers(0, 60))) for _ in range(50)
+    ]
+    first, second = random.integers(0, 50, (2, 400))
+    expected = overlaps(texts, first, second, 2).tolist()
+    assert len(set(expected)) > 10
+    monkeypatch.setattr("synboot.data.overlaps._BATCH_WINDOWS", 7)
+    monkeypatch.setattr("synboot.data.ngrams._BATCH_CHARACTERS", 100)
+    assert overlaps(texts, first, second, 2).tolist() == expected
+
+
+def test_words_that_push_each_other_out_and_long_ones_are_hashed_right() -> None:
+    """Far more words than there are places for known ones, twice; words beyond any place."""
+    many = " ".join(f"x{i}" for i in range(300_000))
+    long = f"{'y' * 257} {'y' * 258} {'Y' * 257} {'z' * 5000}"
+    for text in (many, many, long, long):
+        assert windows_of([text], 3).hashes.tolist() == window_hashes(text, 3).tolist()
+
+
+def test_no_texts_and_no_pairs() -> None:
+    none = np.empty(0, dtype=np.int64)
+    assert overlaps([], none, none).shape == (0,)
+    assert len(windows_of([])) == 0
+    assert overlaps(["", "!"], np.array([0]), np.array([1])).tolist() == [0.0]

@@ -1,0 +1,135 @@
+"""Whatever computes the candidates, what is found is the reference's, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from synboot.core.errors import BadInput
+from synboot.pairs.neighbours.device import DeviceIndex
+from synboot.pairs.neighbours.exact import ExactIndex
+from synboot.pairs.neighbours.index import Index, Neighbours, ReferenceIndex, sum_by_halves
+from synboot.pairs.neighbours.lists import ListIndex, build_lists
+from synboot.pairs.neighbours.pool import first_of_equals
+
+
+def every_list(vectors: np.ndarray, k: int) -> Index:
+    lists = build_lists(vectors, k, seed=0)
+    return ListIndex(lists, len(lists.centroids))
+
+
+MAKERS: dict[str, Callable[[np.ndarray, int], Index]] = {
+    "exact": lambda v, k: ExactIndex(v, query_block=5, document_block=7),
+    "device": lambda v, k: DeviceIndex(v, "cpu", query_block=5, document_block=7),
+    "device, one block": lambda v, k: DeviceIndex(v, "cpu"),
+    "every list": every_list,
+}
+maker = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+
+
+def assert_same(found: Neighbours, expected: Neighbours) -> None:
+    np.testing.assert_array_equal(found.documents, expected.documents)
+    assert found.similarities.tobytes() == expected.similarities.tobytes()
+
+
+@st.composite
+def vector_sets(draw: st.DrawFn) -> np.ndarray:
+    """Distinct, equal, nearly equal, zero and tiny vectors."""
+    shape = (draw(st.integers(1, 40)), draw(st.integers(1, 9)))
+    vectors = np.random.default_rng(draw(st.integers(0, 99))).normal(size=shape)
+    vectors = vectors.astype(np.float32)
+    kinds = draw(arrays(np.int64, shape[0], elements=st.integers(0, 4)))
+    for i, kind in enumerate(kinds.tolist()):
+        if kind == 1:
+            vectors[i] = vectors[0]
+        elif kind == 2:
+            vectors[i] = np.nextafter(vectors[0], np.float32(9))
+        elif kind == 3:
+            vectors[i] = -0.0 if i % 2 else 0
+        elif kind == 4:
+            vectors[i] *= np.float32(1e-22)
+    return vectors
+
+
+@maker
+@settings(max_examples=60, deadline=None)
+@given(vectors=vector_sets(), k=st.integers(1, 12), data=st.data())
+def test_equals_the_reference(
+    make: Callable[[np.ndarray, int], Index], vectors: np.ndarray, k: int, data: st.DataObject
+) -> None:
+    first = data.draw(st.integers(0, len(vectors)))
+    stop = data.draw(st.integers(first, len(vectors)))
+    found = make(vectors, k).search(first, stop, k)
+    assert_same(found, ReferenceIndex(vectors).search(first, stop, k))
+
+
+@maker
+def test_equals_the_reference_on_many_unit_vectors(
+    make: Callable[[np.ndarray, int], Index],
+) -> None:
+    """The k-th neighbours of random vectors are closer to the next than bfloat16 can tell."""
+    vectors = np.random.default_rng(1).normal(size=(1500, 64)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    found = make(vectors, 20).search(100, 300, 20)
+    assert_same(found, ReferenceIndex(vectors).search(100, 300, 20))
+
+
+@maker
+def test_a_crowd_of_near_equals_is_thinned_out_without_loss(
+    make: Callable[[np.ndarray, int], Index], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """400 vectors that differ in last bits, nearest ones last: every one is a candidate."""
+    monkeypatch.setattr("synboot.pairs.neighbours.pool._CROWD", 1)
+    monkeypatch.setattr("synboot.pairs.neighbours.pool._SMALL_CROWD", 1)
+    vectors = np.ones((400, 6), dtype=np.float32) / 3
+    vectors[:, 0] += np.arange(400, dtype=np.float32) * np.float32(2.0**-25)
+    found = make(vectors, 3).search(0, 400, 3)
+    assert_same(found, ReferenceIndex(vectors).search(0, 400, 3))
+
+
+@pytest.mark.parametrize("floor", [-0.2, 0.0, 0.3, 0.9])
+def test_a_floor_leaves_out_what_is_below_and_nothing_else(floor: float) -> None:
+    vectors = np.random.default_rng(2).normal(size=(120, 4)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[7] = 0
+    expected = ReferenceIndex(vectors).search(0, 120, 110)
+    below = expected.similarities.astype(np.float64) < floor
+    assert below.any()
+    expected.documents[below], expected.similarities[below] = -1, -np.inf
+    lists = build_lists(vectors, 110, seed=0)
+    for index in (
+        ExactIndex(vectors, document_block=31, floor=floor),
+        DeviceIndex(vectors, "cpu", document_block=31, floor=floor),
+        ListIndex(lists, len(lists.centroids), floor=floor),
+    ):
+        assert_same(index.search(0, 120, 110), expected)
+
+
+def test_vectors_that_are_no_numbers_are_refused() -> None:
+    for wrong in (np.nan, np.inf, 3e38):
+        vectors = np.ones((5, 3), dtype=np.float32)
+        vectors[3, 1] = wrong
+        with pytest.raises(BadInput, match="vector 3: expected finite numbers"):
+            ExactIndex(vectors)
+
+
+def test_the_order_of_summation_is_written_down() -> None:
+    numbers = np.random.default_rng(0).normal(size=(4, 7))
+    by_hand = [((r[0] + r[4]) + (r[2] + r[6])) + ((r[1] + r[5]) + r[3]) for r in numbers.tolist()]
+    assert sum_by_halves(numbers.copy()).tolist() == by_hand
+
+
+def test_of_equal_vectors_the_first_can_be_found() -> None:
+    vectors = np.zeros((30, 10), dtype=np.float32)
+    vectors[:, 9] = np.arange(30) % 3  # equal in the first eight numbers
+    vectors[2] = -vectors[2]
+    assert first_of_equals(vectors, 20) is None
+    kept = first_of_equals(vectors, 4)
+    assert kept is not None
+    # Five of each; 2 has no equal.
+    assert kept.tolist() == [*range(15), 17]
