@@ -45,7 +45,7 @@ class EmbedStage(Stage):
     """
 
     name = "embed"
-    version = 1
+    version = 2
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class NeighboursStage(Stage):
     """
 
     name = "neighbours"
-    version = 1
+    version = 2
 
     def __init__(self, *arguments: Any, device: str = "cpu", **options: Any) -> None:
         super().__init__(*arguments, **options)
