@@ -28,6 +28,11 @@
 #define PANEL (2 * LANES) /* columns of a weight matrix that are computed together */
 #define TILE 6            /* rows that are computed together */
 #define PAGE 16
+#if defined(__x86_64__)
+#define KEEP(x) __asm__("" : "+x"(x)) /* in a register, instead of reading it again and again */
+#else
+#define KEEP(x)
+#endif
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -125,6 +130,8 @@ INLINE void tile(int rows, int mode, const float *a, int64_t a_stride, int64_t i
     }
     for (int64_t k = 0; k < inner; k++) {
         vec left = *(const vec *)(panel + k * PANEL), right = *(const vec *)(panel + k * PANEL + LANES);
+        KEEP(left);
+        KEEP(right);
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++) {
             vec x = splat(a[r * a_stride + k]);
@@ -213,96 +220,148 @@ INLINE void turn(float *head, const float *weight, float epsilon, const float *c
 
 #define PAGE_VECS (PAGE / LANES)
 #define DIM_VECS (HEAD_DIM / LANES)
-#define CHUNK 4 /* vectors of a value's dimensions that are summed together */
+#define MOST_HEADS 4 /* query heads of one key-value head that are computed together */
+
+/* Parts of a sum of products that run beside each other, as one alone would wait for itself. */
+#define SPLITS(heads) ((heads) == 1 ? 4 : (heads) == 2 ? 2 : 1)
 
 INLINE void score_page(int heads, const float *queries, const kv *page, float *scores,
                        int64_t stride) {
-    vec sums[2][PAGE_VECS];
+    vec sums[4][PAGE_VECS];
+    const int splits = SPLITS(heads);
+#pragma GCC unroll 4
+    for (int n = 0; n < heads * splits; n++)
+#pragma GCC unroll 4
+        for (int i = 0; i < PAGE_VECS; i++) sums[n][i] = splat(0);
+    for (int d = 0; d < HEAD_DIM; d += splits)
+#pragma GCC unroll 4
+        for (int n = 0; n < splits; n++)
+#pragma GCC unroll 4
+            for (int i = 0; i < PAGE_VECS; i++) {
+                vec key = load_kv(page + (d + n) * PAGE + i * LANES);
+#pragma GCC unroll 4
+                for (int h = 0; h < heads; h++)
+                    sums[h * splits + n][i] += splat(queries[h * HEAD_DIM + d + n]) * key;
+            }
+#pragma GCC unroll 4
     for (int h = 0; h < heads; h++)
-        for (int i = 0; i < PAGE_VECS; i++) sums[h][i] = splat(0);
-    for (int d = 0; d < HEAD_DIM; d++)
+#pragma GCC unroll 4
         for (int i = 0; i < PAGE_VECS; i++) {
-            vec key = load_kv(page + d * PAGE + i * LANES);
-            for (int h = 0; h < heads; h++) sums[h][i] += splat(queries[h * HEAD_DIM + d]) * key;
+            vec sum = sums[h * splits][i];
+#pragma GCC unroll 4
+            for (int n = 1; n < splits; n++) sum += sums[h * splits + n][i];
+            *(vec *)(scores + h * stride + i * LANES) = sum;
         }
-    for (int h = 0; h < heads; h++)
-        for (int i = 0; i < PAGE_VECS; i++) *(vec *)(scores + h * stride + i * LANES) = sums[h][i];
 }
 
-INLINE void add_values(int heads, const kv *const *pages, int64_t count, const float *weights,
-                       int64_t stride, float *out) {
-    for (int c = 0; c < DIM_VECS; c += CHUNK) {
-        int width = DIM_VECS - c < CHUNK ? DIM_VECS - c : CHUNK;
-        vec sums[2][CHUNK];
+/* out [heads, HEAD_DIM] += weights [heads, PAGE] times a page of values, `width` vectors of
+ * dimensions at a time. */
+INLINE void add_page(int heads, int width, const kv *page, const float *weights, int64_t stride,
+                     float *out) {
+#pragma GCC unroll 4
+    for (int c = 0; c + width <= DIM_VECS; c += width) {
+        vec sums[MOST_HEADS][4];
+#pragma GCC unroll 4
         for (int h = 0; h < heads; h++)
-            for (int i = 0; i < CHUNK; i++) sums[h][i] = splat(0);
-        for (int64_t n = 0; n < count; n++) {
-            const kv *page = pages[n] + c * LANES;
-            for (int p = 0; p < PAGE; p++)
-                for (int i = 0; i < width; i++) {
-                    vec value = load_kv(page + p * HEAD_DIM + i * LANES);
-                    for (int h = 0; h < heads; h++)
-                        sums[h][i] += splat(weights[h * stride + n * PAGE + p]) * value;
-                }
+#pragma GCC unroll 4
+            for (int i = 0; i < width; i++)
+                sums[h][i] = *(const vec *)(out + h * HEAD_DIM + (c + i) * LANES);
+        for (int p = 0; p < PAGE; p++) {
+            vec values[4];
+#pragma GCC unroll 4
+            for (int i = 0; i < width; i++)
+                values[i] = load_kv(page + p * HEAD_DIM + (c + i) * LANES);
+#pragma GCC unroll 4
+            for (int h = 0; h < heads; h++) {
+                vec weight = splat(weights[h * stride + p]);
+#pragma GCC unroll 4
+                for (int i = 0; i < width; i++) sums[h][i] += weight * values[i];
+            }
         }
+#pragma GCC unroll 4
         for (int h = 0; h < heads; h++)
+#pragma GCC unroll 4
             for (int i = 0; i < width; i++)
                 *(vec *)(out + h * HEAD_DIM + (c + i) * LANES) = sums[h][i];
     }
 }
 
-/* Attention of `heads` (1 or 2) query heads, scaled, that share a key-value head. */
-INLINE void attend(int heads, const float *queries, const kv *const *key_pages,
-                   const kv *const *value_pages, int64_t prefix, int64_t prefix_length, int64_t own,
-                   int64_t own_length, float *scores, int64_t stride, float *out) {
-    int64_t count = prefix + own;
-    for (int64_t n = 0; n < count; n++)
-        score_page(heads, queries, key_pages[n], scores + n * PAGE, stride);
-    for (int h = 0; h < heads; h++) {
-        float *row = scores + h * stride;
-        for (int64_t i = prefix_length; i < prefix * PAGE; i++) row[i] = -INFINITY;
-        for (int64_t i = prefix * PAGE + own_length; i < count * PAGE; i++) row[i] = -INFINITY;
-        vec most = splat(-INFINITY), total = splat(0);
-        for (int64_t i = 0; i < count * PAGE; i += LANES) most = vmax(most, *(vec *)(row + i));
-        float top = most[0];
-        for (int i = 1; i < LANES; i++) top = most[i] > top ? most[i] : top;
-        for (int64_t i = 0; i < count * PAGE; i += LANES) {
-            vec shifted = *(vec *)(row + i) - top;
-            vec e = vexp(shifted);
-            e = (vec)((ivec)e & (ivec)(shifted > -87.0f)); /* unseen positions weigh nothing */
-            *(vec *)(row + i) = e;
-            total += e;
-        }
-        vec scale = splat(1.0f / sum_of(total));
-        for (int64_t i = 0; i < count * PAGE; i += LANES) *(vec *)(row + i) *= scale;
+INLINE void softmax(float *row, int64_t unseen_from, int64_t unseen_to, int64_t end, int64_t length) {
+    for (int64_t i = unseen_from; i < unseen_to; i++) row[i] = -INFINITY;
+    for (int64_t i = end; i < length; i++) row[i] = -INFINITY;
+    vec most = splat(-INFINITY), total = splat(0);
+    for (int64_t i = 0; i < length; i += LANES) most = vmax(most, *(vec *)(row + i));
+    float top = most[0];
+    for (int i = 1; i < LANES; i++) top = most[i] > top ? most[i] : top;
+    for (int64_t i = 0; i < length; i += LANES) {
+        vec shifted = *(vec *)(row + i) - top;
+        vec e = vexp(shifted);
+        e = (vec)((ivec)e & (ivec)(shifted > -87.0f)); /* unseen positions weigh nothing */
+        *(vec *)(row + i) = e;
+        total += e;
     }
-    add_values(heads, value_pages, count, scores, stride, out);
+    vec scale = splat(1.0f / sum_of(total));
+    for (int64_t i = 0; i < length; i += LANES) *(vec *)(row + i) *= scale;
 }
 
 typedef struct {
-    const kv **key_pages, **value_pages;
-    float *scores;
+    int64_t *pages; /* where a row's pages begin in keys and values */
+    float *scores;  /* [heads, stride] */
     int64_t stride;
 } Bench; /* room for one row's attention */
+
+/* Attention of query heads `first` to `first + heads` of every key-value head. */
+INLINE void attend(int heads, int64_t first, const Model *m, const Row *row, int64_t prefix,
+                   int64_t count, const float *queries, float *out, Bench *bench) {
+    int64_t groups = m->heads / m->kv_heads, size = HEAD_DIM * PAGE;
+    for (int64_t n = 0; n < count; n++) {
+        const kv *page = m->keys + bench->pages[n];
+        const kv *next = n + 1 < count ? m->keys + bench->pages[n + 1] : m->values + bench->pages[0];
+        for (int64_t k = 0; k < m->kv_heads; k++) {
+            for (int64_t i = 0; i < size; i += 64 / (int64_t)sizeof(kv))
+                __builtin_prefetch(next + k * size + i, 0, 2);
+            score_page(heads, queries + (k * groups + first) * HEAD_DIM, page + k * size,
+                       bench->scores + k * heads * bench->stride + n * PAGE, bench->stride);
+        }
+    }
+    for (int64_t r = 0; r < m->kv_heads * heads; r++)
+        softmax(bench->scores + r * bench->stride, row->prefix_length, prefix * PAGE,
+                prefix * PAGE + row->own_length, count * PAGE);
+    for (int64_t k = 0; k < m->kv_heads; k++)
+        memset(out + (k * groups + first) * HEAD_DIM, 0, (size_t)heads * HEAD_DIM * sizeof(float));
+    for (int64_t n = 0; n < count; n++) {
+        const kv *page = m->values + bench->pages[n];
+        const kv *next = m->values + bench->pages[n + 1 < count ? n + 1 : n];
+        for (int64_t k = 0; k < m->kv_heads; k++) {
+            float *place = out + (k * groups + first) * HEAD_DIM;
+            const float *weights = bench->scores + k * heads * bench->stride + n * PAGE;
+            for (int64_t i = 0; i < size; i += 64 / (int64_t)sizeof(kv))
+                __builtin_prefetch(next + k * size + i, 0, 2);
+            if (heads < 4 && DIM_VECS % 4 == 0)
+                add_page(heads, 4, page + k * size, weights, bench->stride, place);
+            else if (DIM_VECS % 2 == 0)
+                add_page(heads, 2, page + k * size, weights, bench->stride, place);
+            else
+                add_page(heads, 1, page + k * size, weights, bench->stride, place);
+        }
+    }
+}
 
 static void attend_row(const Model *m, int64_t layer, const Row *row, const int32_t *table,
                        const float *queries, float *out, Bench *bench) {
     int64_t prefix = (row->prefix_length + PAGE - 1) / PAGE, own = (row->own_length + PAGE - 1) / PAGE;
-    int64_t groups = m->heads / m->kv_heads, size = HEAD_DIM * PAGE;
-    for (int64_t head = 0; head < m->kv_heads; head++) {
-        for (int64_t n = 0; n < prefix + own; n++) {
-            int64_t page = n < prefix ? table[row->prefix_pages + n] : table[row->own_pages + n - prefix];
-            int64_t place = ((layer * m->pages + page) * m->kv_heads + head) * size;
-            bench->key_pages[n] = m->keys + place;
-            bench->value_pages[n] = m->values + place;
-        }
-        int64_t first = head * groups;
-#define ATTEND(n) attend(n, queries + (first + g) * HEAD_DIM, bench->key_pages, bench->value_pages, \
-                         prefix, row->prefix_length, own, row->own_length, bench->scores, \
-                         bench->stride, out + (first + g) * HEAD_DIM)
-        int64_t g = 0;
-        for (; g + 2 <= groups; g += 2) ATTEND(2);
-        if (g < groups) ATTEND(1);
+    int64_t groups = m->heads / m->kv_heads, count = prefix + own;
+    for (int64_t n = 0; n < count; n++) {
+        int64_t page = n < prefix ? table[row->prefix_pages + n] : table[row->own_pages + n - prefix];
+        bench->pages[n] = (layer * m->pages + page) * m->kv_heads * HEAD_DIM * PAGE;
+    }
+    int64_t g = 0;
+#define ATTEND(n) attend(n, g, m, row, prefix, count, queries, out, bench)
+    for (; g + MOST_HEADS <= groups; g += MOST_HEADS) ATTEND(4);
+    switch (groups - g) {
+        case 3: ATTEND(3); break;
+        case 2: ATTEND(2); break;
+        case 1: ATTEND(1); break;
     }
 }
 
@@ -318,18 +377,19 @@ int forward(const Model *m, const Row *rows, int64_t num_rows, const int32_t *ta
         longest = pages > longest ? pages : longest;
     }
     int64_t per_row = 2 * wide + qkv_width + heads_width + inner_width;
-    float *room = malloc((size_t)(num_rows * per_row + 2 * longest * PAGE + PANEL) * sizeof(float));
-    const kv **pointers = malloc((size_t)(2 * longest + 1) * sizeof(*pointers));
+    int64_t most_scores = MOST_HEADS * m->kv_heads * longest * PAGE;
+    float *room = malloc((size_t)(num_rows * per_row + most_scores + PANEL) * sizeof(float));
+    int64_t *pages = malloc((size_t)(longest + 1) * sizeof(*pages));
     Row *kept = malloc((size_t)(num_rows + 1) * sizeof(Row));
-    if (!room || !pointers || !kept) {
+    if (!room || !pages || !kept) {
         free(room);
-        free(pointers);
+        free(pages);
         free(kept);
         return -1;
     }
     float *hidden = room, *normed = hidden + num_rows * wide, *qkv = normed + num_rows * wide;
     float *mixed = qkv + num_rows * qkv_width, *inner = mixed + num_rows * heads_width;
-    Bench bench = {pointers, pointers + longest, inner + num_rows * inner_width, longest * PAGE};
+    Bench bench = {pages, inner + num_rows * inner_width, longest * PAGE};
     float scale = 1.0f / sqrtf(HEAD_DIM);
     memcpy(kept, rows, (size_t)num_rows * sizeof(Row));
 
@@ -382,7 +442,7 @@ int forward(const Model *m, const Row *rows, int64_t num_rows, const int32_t *ta
     for (int64_t r = 0; r < num_rows; r++)
         norm(hidden + r * wide, m->final_norm, width, m->epsilon, out + r * width);
     free(room);
-    free(pointers);
+    free(pages);
     free(kept);
     return 0;
 }
@@ -398,48 +458,58 @@ static int descending(const void *a, const void *b) {
     return (x < y) - (x > y);
 }
 
-#define BUCKETS 4096 /* of values in (0, 1] by their exponent and 4 bits: order as of the values */
+#define BUCKETS 1024
+#define FEW 24
 
-INLINE int bucket_of(float x) {
+INLINE uint32_t bits_of(float x) { /* in the order of the numbers, which are not negative */
     uint32_t bits;
     memcpy(&bits, &x, 4);
-    return bits >> 19;
+    return bits;
 }
 
 /* The smallest of the fewest largest values whose number reaches `count` or whose mass reaches
- * `mass`, whichever comes first; 0 if all of them do not. `mass_out` is the mass of the first
- * `count`. Buckets instead of a sort of everything: only the one that decides is sorted. */
-static float least_kept(const float *values, int64_t num, int64_t count, double mass,
-                        double *mass_out, float *room) {
-    static __thread double sums[BUCKETS];
-    static __thread int32_t counts[BUCKETS];
-    memset(sums, 0, sizeof sums);
-    memset(counts, 0, sizeof counts);
-    int highest = 0;
-    for (int64_t i = 0; i < num; i++) {
-        int b = bucket_of(values[i]);
-        sums[b] += values[i];
-        counts[b]++;
-        highest = b > highest ? b : highest;
-    }
-    double reached = 0;
+ * `mass`, whichever comes first; 0 if all of them do not. `mass_out` is the mass up to it. Instead
+ * of a sort, buckets of an ever smaller range that has the answer. `values` are destroyed. */
+static float least_kept(float *values, int64_t num, int64_t count, double mass, double *mass_out) {
+    double sums[BUCKETS], reached = 0;
+    int32_t counts[BUCKETS];
     int64_t seen = 0;
-    for (int b = highest; b >= 0; b--) {
-        if (reached + sums[b] < mass && seen + counts[b] < count) {
+    while (num > FEW) {
+        uint32_t low = UINT32_MAX, high = 0;
+        for (int64_t i = 0; i < num; i++) {
+            uint32_t bits = bits_of(values[i]);
+            low = bits < low ? bits : low;
+            high = bits > high ? bits : high;
+        }
+        if (low == high) break;
+        int shift = 0, b;
+        while ((high - low) >> shift >= BUCKETS) shift++;
+        memset(sums, 0, sizeof sums);
+        memset(counts, 0, sizeof counts);
+        for (int64_t i = 0; i < num; i++) {
+            b = (bits_of(values[i]) - low) >> shift;
+            sums[b] += values[i];
+            counts[b]++;
+        }
+        for (b = (high - low) >> shift; b > 0; b--) {
+            if (reached + sums[b] >= mass || seen + counts[b] >= count) break;
             reached += sums[b];
             seen += counts[b];
-            continue;
         }
         int64_t inside = 0;
-        for (int64_t i = 0; i < num; i++)
-            if (bucket_of(values[i]) == b) room[inside++] = values[i];
-        qsort(room, (size_t)inside, sizeof(float), descending);
-        for (int64_t i = 0; i < inside; i++) {
-            reached += room[i];
-            if (reached >= mass || ++seen >= count) {
-                *mass_out = reached;
-                return room[i];
-            }
+        for (int64_t i = 0; i < num; i++) {
+            float value = values[i];
+            values[inside] = value;
+            inside += (bits_of(value) - low) >> shift == (uint32_t)b;
+        }
+        num = inside;
+    }
+    if (num <= FEW) qsort(values, (size_t)num, sizeof(float), descending);
+    for (int64_t i = 0; i < num; i++) {
+        reached += values[i];
+        if (reached >= mass || ++seen >= count) {
+            *mass_out = reached;
+            return values[i];
         }
     }
     *mass_out = reached;
@@ -448,24 +518,26 @@ static float least_kept(const float *values, int64_t num, int64_t count, double 
 
 /* One token for each draw, as `synboot.synth.engine.choose` says: draw i is from row `row_of[i]` of
  * logits [.., stride], among the first `num_tokens` ids, with the uniform number i. `room` has
- * 3 * num_tokens numbers. */
+ * 4 * num_tokens numbers. */
 void choose(const float *logits, int64_t stride, const int64_t *row_of, int64_t num_draws,
             int64_t num_tokens, const float *uniforms, float temperature, float top_p, int64_t top_k,
             float *room, int64_t *out) {
-    float *weights = room, *kept = room + num_tokens, *sorted = kept + num_tokens;
+    float *weights = room, *kept = room + num_tokens, *spent = kept + num_tokens;
+    int32_t *ids = (int32_t *)(spent + num_tokens);
     for (int64_t i = 0; i < num_draws; i++) {
         const float *row = logits + row_of[i] * stride;
-        float top = row[0];
-        int64_t best = 0;
-        for (int64_t t = 1; t < num_tokens; t++)
-            if (row[t] > top) top = row[t], best = t;
+        int64_t t = 0;
+        vec most = splat(-INFINITY), total = splat(0);
+        for (; t + LANES <= num_tokens; t += LANES) most = vmax(*(const vec *)(row + t), most);
+        float top = most[0];
+        for (int l = 1; l < LANES; l++) top = most[l] > top ? most[l] : top;
+        for (; t < num_tokens; t++) top = row[t] > top ? row[t] : top;
         if (temperature == 0) {
-            out[i] = best;
+            for (t = 0; row[t] < top; t++);
+            out[i] = t;
             continue;
         }
-        int64_t t = 0;
-        vec total = splat(0);
-        for (; t + LANES <= num_tokens; t += LANES) {
+        for (t = 0; t + LANES <= num_tokens; t += LANES) {
             vec shifted = (*(const vec *)(row + t) - top) / temperature;
             vec e = (vec)((ivec)vexp(shifted) & (ivec)(shifted > -87.0f));
             *(vec *)(weights + t) = e;
@@ -479,30 +551,41 @@ void choose(const float *logits, int64_t stride, const int64_t *row_of, int64_t 
             vec e = (vec)((ivec)vexp(last) & (ivec)(last > -87.0f));
             for (int l = 0; l < num_tokens - t; l++) mass += weights[t + l] = e[l];
         }
-        float least = 0;
-        if (top_k > 0 || top_p < 1) {
-            /* What is lighter than this cannot be needed to reach top_p. */
-            float floor = top_k > 0 ? 0 : (float)((1.0 - top_p) * mass / num_tokens) * 0.999f;
-            int64_t num = 0;
-            for (t = 0; t < num_tokens; t++) {
-                kept[num] = weights[t];
-                num += weights[t] >= floor;
-            }
-            double reached = mass;
-            if (top_k > 0) least = least_kept(kept, num, top_k, INFINITY, &reached, sorted);
-            if (top_p < 1) {
-                float other = least_kept(kept, num, INT64_MAX, top_p * reached, &reached, sorted);
-                least = other > least ? other : least;
-            }
+        /* What is lighter than this cannot be needed to reach top_p. */
+        float floor = top_k > 0 ? 0 : (float)((1.0 - top_p) * mass / num_tokens) * 0.999f;
+        int64_t num = 0;
+        for (t = 0; t < num_tokens; t++) {
+            kept[num] = weights[t];
+            ids[num] = (int32_t)t;
+            num += weights[t] >= floor;
         }
-        double kept_mass = 0, passed = 0;
-        for (t = 0; t < num_tokens; t++) kept_mass += weights[t] >= least ? weights[t] : 0.0f;
-        double target = uniforms[i] * kept_mass;
-        out[i] = best;
-        for (t = 0; t < num_tokens; t++)
-            if (weights[t] >= least && (passed += weights[t]) > target) {
-                out[i] = t;
-                break;
-            }
+        float least = 0;
+        double reached = mass;
+        if (top_k > 0) {
+            memcpy(spent, kept, (size_t)num * sizeof(float));
+            least = least_kept(spent, num, top_k, INFINITY, &reached);
+        }
+        if (top_p < 1) {
+            memcpy(spent, kept, (size_t)num * sizeof(float));
+            float other = least_kept(spent, num, INT64_MAX, top_p * reached, &reached);
+            least = other > least ? other : least;
+        }
+        int64_t left = 0;
+        for (int64_t n = 0; n < num; n++) {
+            float weight = kept[n];
+            int32_t id = ids[n];
+            kept[left] = weight;
+            ids[left] = id;
+            left += weight >= least && weight > 0;
+        }
+        double parts[4] = {0, 0, 0, 0}, passed = 0;
+        int64_t n = 0;
+        for (; n + 4 <= left; n += 4)
+            for (int l = 0; l < 4; l++) parts[l] += kept[n + l];
+        for (; n < left; n++) parts[0] += kept[n];
+        double target = uniforms[i] * (parts[0] + parts[1] + parts[2] + parts[3]);
+        for (n = 0; n + 1 < left; n++)
+            if ((passed += kept[n]) > target) break;
+        out[i] = ids[n];
     }
 }

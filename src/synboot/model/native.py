@@ -9,6 +9,8 @@ Held to transformers' own forward by a test (law 10).
 from __future__ import annotations
 
 import ctypes
+import math
+import mmap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -109,8 +111,7 @@ class NativeDecoder:
             head_dim * self.page_positions,
         )
         kind = np.float32 if cache == "float32" else np.uint16
-        # Zeros, so that what no row has written yet is finite; the pages are touched when used.
-        keys, values = np.zeros(shape, kind), np.zeros(shape, kind)
+        keys, values = _zeros(shape, kind), _zeros(shape, kind)
         frequencies = model.model.rotary_emb.inv_freq
         cosines, sines = rotary(capacity, frequencies)
         self._width = int(config.hidden_size)
@@ -182,7 +183,7 @@ class NativeDecoder:
         is from row `row_of[i]` (int64) of `logits`, among the first `num_tokens` ids, with
         `uniforms[i]` (float32)."""
         drawn = np.empty(len(row_of), np.int64)
-        room = np.empty(3 * num_tokens, np.float32)
+        room = np.empty(4 * num_tokens, np.float32)
         self._library.choose(
             _place(logits),
             ctypes.c_int64(logits.shape[1]),
@@ -260,6 +261,17 @@ class NativeDecoder:
         """The address of an array that lives as long as this decoder."""
         self._kept.append(np.ascontiguousarray(array))
         return int(self._kept[-1].ctypes.data)
+
+
+def _zeros(shape: tuple[int, ...], kind: type[np.generic]) -> np.ndarray:
+    """Zeros, so that what no row has written yet is finite: memory that is taken when it is used,
+    in large pages where the system has them, as it is read in small pieces all over."""
+    size = math.prod(shape) * np.dtype(kind).itemsize
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return np.zeros(shape, kind)
+    memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, kind, math.prod(shape)).reshape(shape)
 
 
 def _place(array: np.ndarray) -> ctypes.c_void_p:
