@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -13,6 +14,28 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
+SLOWEST = (
+    "test_killed_verbs.py",
+    "test_cli.py",
+    "test_resume_everywhere.py",
+    "test_bad_input.py",
+    "test_identity_of_runs.py",
+    "test_script.py",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests on several cores: each process, with all it starts, has one of its own. Programs that
+    each count on all cores would stand in each other's way."""
+    name = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if name and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(name.removeprefix("gw")) % len(cores)]})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, so that no core waits for one of them at the end."""
+    items.sort(key=lambda item: item.path.name not in SLOWEST)
 
 
 def generate_documents(count: int, seed: int = 0) -> list[dict[str, str]]:
