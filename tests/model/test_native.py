@@ -10,7 +10,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from synboot.core.errors import BadInput
+from synboot.core.errors import BadInput, SynbootError
+from synboot.core.native import load
 from synboot.core.rng import rng
 from synboot.model.architecture import Shape, new_model
 from synboot.model.native import ROW, NativeDecoder
@@ -186,15 +187,13 @@ def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("synboot.core.native.shutil.which", lambda name: None)
     monkeypatch.delenv("CC", raising=False)
     model = long_model("wide heads")
-    from synboot.core.native import load
-
     load.cache_clear()
-    with pytest.raises(BadInput, match="there is no C compiler"):
+    with pytest.raises(SynbootError, match="there is no C compiler"):
         NativeDecoder(model, capacity=16, num_pages=1)
     load.cache_clear()
 
 
 @pytest.mark.parametrize("layout", ["gpt2", "mistral, sliding"])
 def test_another_kind_of_model_is_refused(layout: str) -> None:
-    with pytest.raises(BadInput, match="reads no|not gpt2"):
+    with pytest.raises(BadInput, match=r"reads no|not gpt2"):
         NativeDecoder(tiny_model(layout), capacity=4, num_pages=1)

@@ -16,29 +16,33 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from synboot.core.errors import SynbootError
+
 _FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
 _NATIVE = ("-march=native", "-mcpu=native", "")  # what a compiler for this processor understands
 _SECONDS = 120
+_ADVICE = "set CC to another C compiler, or SYNBOOT_NATIVE=off to do without"
 
 
-class NoCompiler(Exception):
-    """There is no C compiler, or it failed; the message says which."""
+def find_compiler() -> str | None:
+    """The C compiler: $CC, or the first of cc, gcc and clang; none if $SYNBOOT_NATIVE is off."""
+    if os.environ.get("SYNBOOT_NATIVE") == "off":
+        return None
+    names = (os.environ.get("CC") or "cc", "gcc", "clang")
+    return next((path for name in names if (path := shutil.which(name))), None)
 
 
 @functools.cache
 def load(source: Path, macros: tuple[tuple[str, str], ...] = ()) -> ctypes.CDLL:
-    """The library of a C file, compiled unless the cache has it. Raises NoCompiler.
+    """The library of a C file, compiled unless the cache has it.
 
     The cache is `synboot` below $XDG_CACHE_HOME or ~/.cache, which only its owner may write to; the
-    name of a library is a hash of source, macros, compiler and processor.
+    name of a library is a hash of source, macros, compiler and processor. Raises SynbootError if
+    there is no compiler, or if it fails.
     """
-    compiler = os.environ.get("CC") or next(
-        (path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))), None
-    )
-    if os.environ.get("SYNBOOT_NATIVE") == "off":
-        raise NoCompiler("SYNBOOT_NATIVE is off")
+    compiler = find_compiler()
     if compiler is None:
-        raise NoCompiler("there is no C compiler (cc, gcc, clang, or $CC)")
+        raise SynbootError("there is no C compiler (cc, gcc, clang, or what $CC names)")
     path = _cache() / f"{source.stem}-{_name(source, dict(macros), compiler)}.so"
     if not path.exists():
         _compile(source, dict(macros), compiler, path)
@@ -99,11 +103,11 @@ def _compile(source: Path, macros: Mapping[str, str], compiler: str, path: Path)
                     timeout=_SECONDS,
                 )
             except (OSError, subprocess.TimeoutExpired) as error:
-                raise NoCompiler(f"{compiler}: {error}") from error
+                raise SynbootError(f"{compiler}: {error}; {_ADVICE}") from error
             if done.returncode == 0:
                 Path(temporary).replace(path)
                 return
         said = done.stderr.strip().splitlines()
-        raise NoCompiler(f"{compiler} failed: {said[-1] if said else done.returncode}")
+        raise SynbootError(f"{compiler} failed: {said[-1] if said else done.returncode}; {_ADVICE}")
     finally:
         Path(temporary).unlink(missing_ok=True)

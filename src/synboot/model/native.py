@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from synboot.core.errors import BadInput
-from synboot.core.native import NoCompiler, load
+from synboot.core.native import load
 from synboot.model.decode import check_understood, rotary
 
 _SOURCE = Path(__file__).with_name("decode.c")
@@ -55,11 +55,11 @@ how many positions that has; the same for its own pages, the row itself included
 
 
 class _Layer(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in _POINTERS]  # noqa: RUF012
+    _fields_ = [(name, ctypes.c_void_p) for name in _POINTERS]
 
 
 class _Model(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         *((name, ctypes.c_int64) for name in ("layers", "width", "heads", "kv_heads")),
         *((name, ctypes.c_int64) for name in ("feed_forward", "vocabulary", "pages")),
         ("epsilon", ctypes.c_float),
@@ -75,7 +75,7 @@ class NativeDecoder:
     values for sequences of at most `capacity` positions.
 
     Raises BadInput for a model whose numbers it would get wrong, or that it does not serve, and
-    where there is no C compiler.
+    SynbootError where there is no C compiler.
     """
 
     def __init__(
@@ -97,10 +97,7 @@ class NativeDecoder:
         if head_dim % 4:
             raise BadInput(f"the native engine reads heads of a multiple of 4, not {head_dim}")
         macros = {"HEAD_DIM": str(head_dim)} | ({"KV_BFLOAT16": "1"} if cache == "bfloat16" else {})
-        try:
-            self._library = load(_SOURCE, tuple(macros.items()))
-        except NoCompiler as error:
-            raise BadInput(f"no native engine: {error}") from error
+        self._library = load(_SOURCE, tuple(macros.items()))
         self._kept: list[np.ndarray] = []
         self._panel = int(self._library.panel_columns())
         self.page_positions = int(self._library.page_positions())
@@ -230,7 +227,9 @@ class NativeDecoder:
         half = self._panel // 2
         missing = -len(gate) % half
         padded = [
-            torch.cat([part, part.new_zeros(missing, *part.shape[1:])]).unflatten(0, (-1, half))
+            torch.cat([part, part.new_zeros(missing, *part.shape[1:])]).reshape(
+                -1, half, *part.shape[1:]
+            )
             for part in (gate, up)
         ]
         return torch.stack(padded, dim=1).flatten(0, 2)

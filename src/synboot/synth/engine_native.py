@@ -1,9 +1,9 @@
-"""Sampling on a core of a CPU: continuous batching, and one pass over a prompt for all its draws."""
+"""Sampling on a core of a CPU: continuous batching, one pass over a prompt for all its draws."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -57,7 +57,7 @@ class _Prompt:
     pages: list[int]
     waiting: int
     """Draws of it that have not ended."""
-    logits: np.ndarray | None = None
+    logits: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
 
 
 class _Run:
