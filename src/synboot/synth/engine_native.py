@@ -71,7 +71,7 @@ class _Run:
         self._num_tokens = engine.num_tokens
         self._sampling = sampling
         self._requests = requests
-        self._limits = [limit_of(len(r.prompt), engine.context, sampling) for r in requests]
+        self._limits = [limit_of(r, engine.context, sampling) for r in requests]
         self._keys = [request.prompt.tobytes() for request in requests]
         order: dict[bytes, list[int]] = {}
         for index, key in enumerate(self._keys):
