@@ -262,6 +262,9 @@ def synthesize(
     top_p: float = 0.9,
     top_k: Annotated[int, typer.Option(help="0 for all.")] = 0,
     max_tokens: Annotated[int, typer.Option(help="Of one document.")] = 4096,
+    draws_per_prompt: Annotated[
+        int, typer.Option(help="Draws of a seed document that follow each other.")
+    ] = 4,
     max_draws_per_seed: int = 100,
     keep_unfinished: Annotated[
         bool, typer.Option(help="Keep texts that were cut at the length limit.")

@@ -19,6 +19,7 @@ from synboot.model.architecture import Shape, new_model
 from synboot.synth.engine import SamplingConfig, SlotEngine
 from synboot.synth.filters import CorpusWindows, TextFilterConfig
 from synboot.synth.generate import Row, SeedDocument, draw
+from synboot.synth.order import DrawOrder
 
 torch.set_num_threads(1)
 CONTEXT = 32
@@ -30,6 +31,13 @@ TEXTS = [
     "At the mill the flour is ground between two stones.",
     "The library opens at nine and closes at five.",  # the same text as document 0
 ]
+
+
+class InTurn(DrawOrder):
+    """Documents in their own order, so that tests can say which is drawn from."""
+
+    def _round(self, number: int) -> np.ndarray:
+        return np.arange(self.num_seeds)
 
 
 def tokenizer() -> TextTokenizer:
@@ -60,7 +68,7 @@ def draw_range(
         first,
         stop,
         documents.__getitem__,
-        len(documents),
+        InTurn(len(documents), 1, 0),
         engine=engine(words.end_id, words.vocab_size, slots),
         tokenizer=words,
         corpus=CorpusWindows(TEXTS),

@@ -27,6 +27,7 @@ from synboot.synth.engine import (
     SamplingConfig,
     SlotEngine,
 )
+from synboot.synth.engine_native import NativeEngine
 from synboot.synth.engine_transformers import TransformersEngine
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))
@@ -206,6 +207,8 @@ ENGINES: dict[str, MakeEngine] = {
     "reference": lambda model: ReferenceEngine(model, **FIXED),
     "1 slot": lambda model: SlotEngine(model, slots=1, **FIXED),
     "5 slots": lambda model: SlotEngine(model, slots=5, **FIXED),
+    "native, 1 slot": lambda model: NativeEngine(model, slots=1, **FIXED),
+    "native, 5 slots": lambda model: NativeEngine(model, slots=5, **FIXED),
     "transformers, 5 slots": lambda model: TransformersEngine(model, slots=5, **FIXED),
     "transformers, 16 slots": lambda model: TransformersEngine(model, slots=16, **FIXED),
 }
@@ -214,7 +217,9 @@ CASES = [
     (layout, name)
     for layout in LAYOUTS
     for name in ENGINES
-    if layout in ("qwen3", "llama") or name not in ("1 slot", "5 slots")
+    if layout in ("qwen3", "llama")
+    or not name.endswith(("1 slot", "5 slots"))
+    or name.startswith("transformers")
 ]
 
 

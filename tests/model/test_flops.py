@@ -122,10 +122,10 @@ def test_a_tiny_gpt2_by_hand() -> None:
 
 
 def test_a_tiny_llama_by_hand() -> None:
-    """Width 24, 2 layers, 4 query and 2 key-value heads of 6, feed-forward 40; 60 entries."""
-    layer = 24 * 24 + 24 * 12 + 24 * 12 + 24 * 24 + 3 * 24 * 40
-    assert layer == 4608
-    expected = Cost(layers=2 * 2 * 4608, output=2 * 60 * 24, attention=2 * 4 * (6 + 6) * 2)
+    """Width 32, 2 layers, 4 query and 2 key-value heads of 8, feed-forward 40; 60 entries."""
+    layer = 32 * 32 + 32 * 16 + 32 * 16 + 32 * 32 + 3 * 32 * 40
+    assert layer == 6912
+    expected = Cost(layers=2 * 2 * 6912, output=2 * 60 * 32, attention=2 * 4 * (8 + 8) * 2)
     assert cost_of_model(tiny_model("llama")) == expected
 
 

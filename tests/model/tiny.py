@@ -35,7 +35,7 @@ from transformers import (
 
 START, END = "<s>", "</s>"
 SIZES = {
-    "hidden_size": 24,
+    "hidden_size": 32,
     "intermediate_size": 40,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,

@@ -19,6 +19,7 @@ from synboot.synth.engine import (
     SamplingConfig,
     SlotEngine,
 )
+from synboot.synth.engine_native import NativeEngine
 
 torch.set_num_threads(1)
 END = 0
@@ -51,8 +52,17 @@ def requests(count: int, *, longest: int = 9, vocab_size: int = VOCABULARY) -> l
     return made
 
 
-def slot_engine(slots: int, model: Any = MODEL, context: int = CONTEXT) -> SlotEngine:
-    return SlotEngine(model, context=context, end_id=END, slots=slots)
+Make = Callable[..., Engine]
+
+
+@pytest.fixture(params=[SlotEngine, NativeEngine], ids=["slots", "native"])
+def slot_engine(request: pytest.FixtureRequest) -> Make:
+    """An engine with a number of slots, of each kind that has them."""
+
+    def make(slots: int, model: Any = MODEL, context: int = CONTEXT) -> Engine:
+        return request.param(model, context=context, end_id=END, slots=slots)
+
+    return make
 
 
 def reference_engine(model: Any = MODEL, context: int = CONTEXT) -> ReferenceEngine:
@@ -63,7 +73,7 @@ def plain(completions: list[Completion]) -> list[tuple[list[int], str]]:
     return [(c.tokens.tolist(), c.finish_reason) for c in completions]
 
 
-def test_two_tokens_have_the_models_joint_distribution() -> None:
+def test_two_tokens_have_the_models_joint_distribution(slot_engine: Make) -> None:
     """Of the whole engine, against transformers' own probabilities: first and second token of
     3,000 keys, chi-square, false-failure probability 1e-6 if the keys were random."""
     model = tiny_model(Shape(1, 16, 2, 1, 8, 32), vocab_size=5)
@@ -97,7 +107,7 @@ SHAPES = [Shape(1, 16, 2, 2, 8, 32), Shape(3, 24, 3, 1, 8, 40), Shape(2, 32, 4, 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("slots", [1, 3, 16])
-def test_slots_equal_the_reference(shape: Shape, slots: int) -> None:
+def test_slots_equal_the_reference(shape: Shape, slots: int, slot_engine: Make) -> None:
     """Token for token. Logits agree to about 1e-5, and a draw feels that only where its uniform
     number is as near to a step of the distribution function: with other kernels than those this
     was written on, one of the some 150 tokens here would differ with a chance below 1%."""
@@ -110,7 +120,7 @@ def test_slots_equal_the_reference(shape: Shape, slots: int) -> None:
 
 
 @pytest.mark.parametrize("slots", [1, 4])
-def test_a_completion_is_its_requests_own(slots: int) -> None:
+def test_a_completion_is_its_requests_own(slots: int, slot_engine: Make) -> None:
     """Not of the order of requests, of what is sampled beside it, or of how many there are."""
     engine = slot_engine(slots)
     asked = requests(20)
@@ -130,7 +140,7 @@ def test_a_completion_is_its_requests_own(slots: int) -> None:
     assert plain(engine.sample(mixed, sampling))[1::2] == whole
 
 
-def test_the_key_and_the_prompt_decide() -> None:
+def test_the_key_and_the_prompt_decide(slot_engine: Make) -> None:
     engine = slot_engine(4)
     prompt = np.array([0, 5, 6, 0])
     same = [Request(prompt, (1, "a")), Request(prompt.copy(), (1, "a"))]
@@ -141,7 +151,7 @@ def test_the_key_and_the_prompt_decide() -> None:
     assert len({str(one) for one in [found[0], *others]}) == 5
 
 
-def test_a_longer_limit_goes_on_with_the_same_text() -> None:
+def test_a_longer_limit_goes_on_with_the_same_text(slot_engine: Make) -> None:
     asked = requests(10)
     short = slot_engine(3).sample(asked, SamplingConfig(max_tokens=5))
     longer = slot_engine(3).sample(asked, SamplingConfig(max_tokens=11))
@@ -151,10 +161,15 @@ def test_a_longer_limit_goes_on_with_the_same_text() -> None:
 
 
 def engines(model: Any = MODEL) -> dict[str, Engine]:
-    return {"reference": reference_engine(model), "slots": slot_engine(3, model)}
+    options = {"context": CONTEXT, "end_id": END, "slots": 3}
+    return {
+        "reference": reference_engine(model),
+        "slots": SlotEngine(model, **options),
+        "native": NativeEngine(model, **options),
+    }
 
 
-@pytest.mark.parametrize("name", ["reference", "slots"])
+@pytest.mark.parametrize("name", ["reference", "slots", "native"])
 def test_limits(name: str) -> None:
     engine = engines()[name]
     asked = requests(15)
@@ -169,7 +184,7 @@ def test_limits(name: str) -> None:
                 assert len(found.tokens) < max_tokens  # END is one of them
 
 
-@pytest.mark.parametrize("name", ["reference", "slots"])
+@pytest.mark.parametrize("name", ["reference", "slots", "native"])
 def test_the_context_is_filled_to_its_edge(name: str) -> None:
     engine = engines()[name]
     sampling = SamplingConfig(top_p=1.0, temperature=1.0)
@@ -186,7 +201,7 @@ def test_the_context_is_filled_to_its_edge(name: str) -> None:
             assert any(c.finish_reason == "length" for c in found)
 
 
-@pytest.mark.parametrize("name", ["reference", "slots"])
+@pytest.mark.parametrize("name", ["reference", "slots", "native"])
 @pytest.mark.parametrize("length", [0, CONTEXT + 1, CONTEXT + 2])
 def test_a_prompt_that_cannot_be_continued_is_refused(name: str, length: int) -> None:
     request = Request(np.ones(length, dtype=np.int64), ("long",))
@@ -204,7 +219,7 @@ def end_first(prompt: np.ndarray) -> tuple[int, str]:
     raise AssertionError("END is never drawn first")
 
 
-@pytest.mark.parametrize("name", ["reference", "slots"])
+@pytest.mark.parametrize("name", ["reference", "slots", "native"])
 def test_end_as_the_first_token(name: str) -> None:
     prompt = np.array([0, 4, 7])
     asked = [Request(prompt, end_first(prompt)), *requests(4), Request(prompt, end_first(prompt))]
@@ -218,7 +233,7 @@ def test_end_as_the_first_token(name: str) -> None:
     )
 
 
-def test_greedy_sampling_is_transformers_own() -> None:
+def test_greedy_sampling_is_transformers_own(slot_engine: Make) -> None:
     """Law 10: `generate` without sampling, token for token."""
     for request in requests(6):
         found = slot_engine(2).sample([request], SamplingConfig(temperature=0, max_tokens=10))[0]
@@ -233,12 +248,9 @@ def test_greedy_sampling_is_transformers_own() -> None:
         assert found.tokens.tolist() == [token for token in expected if token != END]
 
 
-Make = Callable[[Any], Engine]
-
-
-@pytest.mark.parametrize("make", [reference_engine, lambda model: slot_engine(2, model)])
-def test_global_random_state_is_neither_read_nor_changed(make: Make) -> None:
-    engine, asked = make(MODEL), requests(3)
+@pytest.mark.parametrize("name", ["reference", "slots", "native"])
+def test_global_random_state_is_neither_read_nor_changed(name: str) -> None:
+    engine, asked = engines()[name], requests(3)
     torch.manual_seed(1)
     np.random.seed(1)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()

@@ -16,6 +16,7 @@ from synboot.data.tokenizer import END, TextTokenizer, train_tokenizer
 from synboot.synth.engine import Completion, Request, SamplingConfig
 from synboot.synth.filters import CorpusWindows, TextFilterConfig
 from synboot.synth.generate import Prefix, Row, SeedDocument, distinct, draw
+from synboot.synth.order import DrawOrder
 from synboot.synth.template import prompt
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))
@@ -48,6 +49,13 @@ class ScriptedEngine:
         return [self._script.get((str(r.key[2]), int(r.key[3])), self._default) for r in requests]
 
 
+class InTurn(DrawOrder):
+    """Documents in their own order, so that tests can say which is drawn from."""
+
+    def _round(self, number: int) -> np.ndarray:
+        return np.arange(self.num_seeds)
+
+
 def completion(tokenizer: TextTokenizer, text: str | bytes, reason: Any = "end") -> Completion:
     if isinstance(text, str):
         return Completion(tokenizer.encode([text])[0], reason)
@@ -74,7 +82,7 @@ def draw_range(
         first,
         stop,
         seed_documents(tokenizer).__getitem__,
-        len(TEXTS),
+        InTurn(len(TEXTS), 1, 0),
         engine=engine,
         tokenizer=tokenizer,
         corpus=CorpusWindows(TEXTS),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from synboot.experiment.recipe import RuntimeConfig
+from synboot.synth.engines import resolve_engine
 from synboot.train.device import resolve_device, resolve_precision
 
 
@@ -41,7 +42,14 @@ def numerics_of(runtime: RuntimeConfig) -> Numerics:
         },
         parts=parts,
         embedding=parts | shared,
-        draws={**shared, "threads": 1, "slots": runtime.slots, "part_draws": runtime.part_draws},
+        draws={
+            **shared,
+            "threads": 1,
+            "engine": resolve_engine(runtime.engine, device.type),
+            "cache": runtime.cache,
+            "slots": runtime.slots,
+            "part_draws": runtime.part_draws,
+        },
         scoring={**shared, "threads": runtime.threads, "precision": "float32", **part_documents},
     )
 

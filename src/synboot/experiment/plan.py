@@ -170,6 +170,7 @@ def _plan_bootstrap(plan: Plan, numerics: Numerics) -> None:
             {
                 "model": model,
                 "sampling": sampling,
+                "draws_per_prompt": recipe.synthesize.draws_per_prompt,
                 "filters": recipe.synthesize.filters.model_dump(mode="json"),
                 "need_tokens": recipe.budget.synthetic_tokens,
             },

@@ -26,6 +26,7 @@ from synboot.model.architecture import PRESETS
 from synboot.pairs.encoders.encoder import EncoderConfig
 from synboot.pairs.filters import PairFilterConfig
 from synboot.synth.engine import SamplingConfig
+from synboot.synth.engines import CacheType, EngineName
 from synboot.synth.filters import TextFilterConfig
 from synboot.synth.template import MIN_CONTEXT
 from synboot.train.device import DeviceName, Precision
@@ -176,8 +177,11 @@ class TuneConfig(LoopConfig):
 class SynthesizeConfig(SamplingConfig):
     """Sampling, and what of it is kept."""
 
+    draws_per_prompt: int = Field(default=4, ge=1)
+    """Draws of a seed document that follow each other: its prompt is computed once for them."""
     max_draws_per_seed: int = Field(default=100, ge=1)
-    """Give up when so many draws of every seed document do not meet the need."""
+    """Give up when so many draws of every seed document, in whole rounds of `draws_per_prompt`, do
+    not meet the need."""
     filters: TextFilterConfig = TextFilterConfig()
 
 
@@ -226,6 +230,9 @@ class RuntimeConfig(Config):
     micro_rows: int | None = Field(default=None, ge=1)
     slots: int = Field(default=64, ge=1)
     """Sequences that are sampled together."""
+    engine: EngineName = "auto"
+    cache: CacheType = "float32"
+    """Of keys and values while sampling; bfloat16 takes half the memory and rounds them."""
     part_documents: int = Field(default=2048, ge=1)
     part_draws: int = Field(default=512, ge=1)
     checkpoint_seconds: float = Field(default=60.0, ge=0)

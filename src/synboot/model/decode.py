@@ -70,7 +70,7 @@ class CachedDecoder:
 
     def __init__(self, model: Any, *, slots: int, capacity: int) -> None:
         config = model.config
-        _check_understood(config)
+        check_understood(config)
         self._layers = [_layer(layer) for layer in model.model.layers]
         self._embedding = model.model.embed_tokens.weight.detach()
         self._final_norm = model.model.norm.weight.detach()
@@ -81,7 +81,7 @@ class CachedDecoder:
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // self._heads
         self._head_dim = int(head_dim)
         device = self._embedding.device
-        self._cos, self._sin = _rotary(capacity, model.model.rotary_emb.inv_freq.to(device))
+        self._cos, self._sin = rotary(capacity, model.model.rotary_emb.inv_freq.to(device))
         cache = (len(self._layers), slots, self._kv_heads, capacity, self._head_dim)
         self._keys = torch.zeros(cache, device=device)
         self._values = torch.zeros(cache, device=device)
@@ -163,7 +163,7 @@ class CachedDecoder:
         return rms_norm(hidden, (hidden.shape[-1],), weight, self._epsilon)
 
 
-def _check_understood(config: Any) -> None:
+def check_understood(config: Any) -> None:
     """Raises BadInput for a model whose numbers this decoder would get wrong."""
     kind = config.model_type
     if kind not in _LAYOUTS:
@@ -204,7 +204,7 @@ def _layer(layer: Any) -> _Layer:
     )
 
 
-def _rotary(length: int, frequencies: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def rotary(length: int, frequencies: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines and sines of rotary position embedding, [length, head_dim]."""
     places = torch.arange(length, device=frequencies.device)
     angles = places.float()[:, None] * frequencies.float()

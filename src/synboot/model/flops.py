@@ -124,10 +124,14 @@ def training_flops(cost: Cost, row_lengths: Mapping[int, int]) -> int:
     return 3 * sum(count * forward_flops(cost, 0, length) for length, count in row_lengths.items())
 
 
-def sampling_flops(cost: Cost, prompt_length: int, num_sampled: int) -> int:
-    """FLOPs of one prompt, with logits at its last position only, and of the tokens after it;
-    the last sampled token is not fed back."""
+def sampling_flops(
+    cost: Cost, prompt_length: int, num_sampled: int, *, shared_prompt: bool = False
+) -> int:
+    """FLOPs of one prompt, with logits at its last position only, and of the tokens after it; the
+    last sampled token is not fed back. A `shared_prompt` was computed for another draw."""
     last = prompt_length + max(num_sampled - 1, 0)
+    if shared_prompt:
+        return forward_flops(cost, prompt_length, last)
     prompt = prompt_length * cost.layers + _attention(cost, 0, prompt_length) + cost.output
     return prompt + forward_flops(cost, prompt_length, last)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -13,7 +14,7 @@ from pydantic import Field
 from synboot.core.config import Config
 from synboot.core.errors import BadInput
 from synboot.core.rng import Key, rng
-from synboot.model.decode import CachedDecoder
+from synboot.model.decode import CachedDecoder, Prefix
 
 
 class SamplingConfig(Config):
@@ -29,10 +30,12 @@ class SamplingConfig(Config):
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt, int64 [length], and the key of the random numbers that continue it."""
+    """A prompt, int64 [length], the key of the random numbers that continue it, and where it is to
+    have a limit of its own, its most tokens."""
 
     prompt: np.ndarray
     key: tuple[Key, ...]
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,11 +91,13 @@ def _sorted(values: torch.Tensor) -> torch.Tensor:
     return values.sort(-1).values
 
 
-def limit_of(prompt_length: int, context: int, sampling: SamplingConfig) -> int:
+def limit_of(request: Request, context: int, sampling: SamplingConfig) -> int:
     """How many tokens may be drawn: the last one is not fed back, so it needs no position."""
-    if not 1 <= prompt_length <= context:
-        raise ValueError(f"a prompt of {prompt_length} tokens does not fit a context of {context}")
-    return min(sampling.max_tokens, context + 1 - prompt_length)
+    length = len(request.prompt)
+    if not 1 <= length <= context:
+        raise ValueError(f"a prompt of {length} tokens does not fit a context of {context}")
+    own = sampling.max_tokens if request.max_tokens is None else request.max_tokens
+    return min(own, sampling.max_tokens, context + 1 - length)
 
 
 def drawable(model: Any, end_id: int, num_tokens: int | None) -> int:
@@ -127,7 +132,7 @@ class ReferenceEngine:
         return [self._complete(request, sampling) for request in requests]
 
     def _complete(self, request: Request, sampling: SamplingConfig) -> Completion:
-        limit = limit_of(len(request.prompt), self._context, sampling)
+        limit = limit_of(request, self._context, sampling)
         uniforms = rng(*request.key).random(limit, dtype=np.float32)
         ids = torch.from_numpy(request.prompt).to(self._model.device)
         tokens: list[int] = []
@@ -152,6 +157,25 @@ class _Running:
     tokens: list[int] = field(default_factory=list)
 
 
+class _Prefixes:
+    """The computed prompt of each request, in order: once for those that have the same."""
+
+    def __init__(self, decoder: CachedDecoder, prompts: Sequence[torch.Tensor]) -> None:
+        self._decoder = decoder
+        self._prompts = prompts
+        self._keys = [tuple(prompt.tolist()) for prompt in prompts]
+        self._left = Counter(self._keys)
+        self._kept: dict[tuple[int, ...], Prefix] = {}
+
+    def __getitem__(self, index: int) -> Prefix:
+        key = self._keys[index]
+        prefix = self._kept.pop(key, None) or self._decoder.prefill(self._prompts[index])
+        self._left[key] -= 1
+        if self._left[key]:
+            self._kept[key] = prefix
+        return prefix
+
+
 class SlotEngine:
     """The built-in engine: a fixed number of slots advance together, one token a step; a slot
     whose request ends is given the next one at once. Models that `CachedDecoder` understands."""
@@ -172,6 +196,9 @@ class SlotEngine:
     def sample(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Completion]:
         """One completion for each request, in order."""
         completions: list[Completion | None] = [None] * len(requests)
+        for request in requests:  # before anything is computed
+            limit_of(request, self._context, sampling)
+        prefixes = _Prefixes(self._decoder, [self._tensor(r.prompt) for r in requests])
         waiting = iter(range(len(requests)))
         running: list[_Running | None] = [None] * self._slots
         ids = np.zeros(self._slots, dtype=np.int64)
@@ -197,7 +224,9 @@ class SlotEngine:
         while True:
             for slot in range(self._slots):
                 while running[slot] is None and (index := next(waiting, None)) is not None:
-                    state, token = self._start(slot, index, requests[index], sampling)
+                    state, token = self._start(
+                        slot, index, requests[index], prefixes[index], sampling
+                    )
                     running[slot] = state
                     accept(slot, state, token)
             live = [(slot, state) for slot, state in enumerate(running) if state is not None]
@@ -210,11 +239,15 @@ class SlotEngine:
                 accept(slot, state, drawn[slot])
 
     def _start(
-        self, slot: int, index: int, request: Request, sampling: SamplingConfig
+        self,
+        slot: int,
+        index: int,
+        request: Request,
+        prefix: Prefix,
+        sampling: SamplingConfig,
     ) -> tuple[_Running, int]:
         """Put a request into a slot; its state and its first token."""
-        limit = limit_of(len(request.prompt), self._context, sampling)
-        prefix = self._decoder.prefill(self._tensor(request.prompt))
+        limit = limit_of(request, self._context, sampling)
         self._decoder.place(slot, prefix)
         uniforms = rng(*request.key).random(limit, dtype=np.float32)
         logits = prefix.logits[None, : self._num_tokens]

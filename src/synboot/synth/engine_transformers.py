@@ -52,7 +52,7 @@ class TransformersEngine:
     @torch.inference_mode()
     def sample(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Completion]:
         """One completion for each request, in order."""
-        limits = [limit_of(len(r.prompt), self._context, sampling) for r in requests]
+        limits = [limit_of(r, self._context, sampling) for r in requests]
         order = sorted(range(len(requests)), key=lambda index: len(requests[index].prompt))
         completions: dict[int, Completion] = {}
         for first in range(0, len(order), self._slots):

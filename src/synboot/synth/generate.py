@@ -1,9 +1,8 @@
 """The synthetic corpus: a fixed total order of draws, filters, and its shortest prefix that is
 long enough (law 3).
 
-The order is by draw number, then by seed document: every seed document of the unique budget is
-drawn from once before any is drawn from again (the paper draws seeds uniformly). Draw n of seed
-document s is keyed by (seed, s, n) and by nothing else.
+The order is that of `DrawOrder`. Draw n of seed document s is keyed by (seed, s, n) and by nothing
+else.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from synboot.core.verdict import Drop, Keep, Tally, judge
 from synboot.data.tokenizer import TextTokenizer
 from synboot.synth.engine import Engine, Request, SamplingConfig
 from synboot.synth.filters import CorpusWindows, Draft, EarlierDraws, TextFilterConfig, text_filters
+from synboot.synth.order import DrawOrder
 from synboot.synth.template import prompt
 
 _SAMPLE_CHARACTERS = 2000
@@ -42,7 +42,7 @@ def draw(
     first: int,
     stop: int,
     seeds: Callable[[int], SeedDocument],
-    num_seeds: int,
+    order: DrawOrder,
     *,
     engine: Engine,
     tokenizer: TextTokenizer,
@@ -56,7 +56,7 @@ def draw(
 
     What a draw is does not depend on the range it is asked in (at a given number of slots).
     """
-    places = [(index // num_seeds, seeds(index % num_seeds)) for index in range(first, stop)]
+    places = [(number, seeds(place)) for place, number in map(order.place, range(first, stop))]
     requests = [
         Request(
             prompt(document.tokens, context, tokenizer.end_id, tokenizer.start_id),

@@ -32,6 +32,7 @@ def synthesize(
     top_p: float = 0.9,
     top_k: int = 0,
     max_tokens: int = 4096,
+    draws_per_prompt: int = 4,
     max_draws_per_seed: int = 100,
     keep_unfinished: bool = False,
     min_tokens: int = 8,
@@ -48,7 +49,8 @@ def synthesize(
     **reading: Unpack[Reading],
 ) -> Outcome:
     """Write a synthetic corpus of exactly `tokens` tokens (counted after encoding the text again,
-    END included): draws from p(d2 given d1), every document of `corpus` a seed in turn (paper).
+    END included): draws from p(d2 given d1), every document of `corpus` a seed in turn (paper),
+    `draws_per_prompt` times in a row.
 
     Writes the Parquet file `output`: text, seed_id, draw, synthesizer, sampling settings, filter
     scores, licences, ... Counts: tokens, documents, candidates, verdicts, flops, ... Raises
@@ -63,6 +65,7 @@ def synthesize(
             "top_p": top_p,
             "top_k": top_k,
             "max_tokens": max_tokens,
+            "draws_per_prompt": draws_per_prompt,
             "max_draws_per_seed": max_draws_per_seed,
             "filters": {
                 "keep_unfinished": keep_unfinished,
@@ -83,6 +86,7 @@ def synthesize(
         {
             "model": given.settings,
             "sampling": settings.model_dump(mode="json", include=set(SamplingConfig.model_fields)),
+            "draws_per_prompt": settings.draws_per_prompt,
             "filters": settings.filters.model_dump(mode="json"),
             "need_tokens": tokens,
         },

@@ -25,6 +25,7 @@ from synboot.synth.engine import Engine, SamplingConfig
 from synboot.synth.engines import engine_for
 from synboot.synth.filters import CorpusWindows, TextFilterConfig
 from synboot.synth.generate import Prefix, Row, SeedDocument, distinct, draw
+from synboot.synth.order import DrawOrder
 from synboot.synth.template import prompt
 
 _SAMPLES = 20
@@ -86,7 +87,7 @@ class SynthesizeStage(Stage):
     """
 
     name = "synthesize"
-    version = 1
+    version = 2
 
     def __init__(
         self,
@@ -130,6 +131,8 @@ class SynthesizeStage(Stage):
             end_id=tokenizer.end_id,
             num_tokens=tokenizer.vocab_size,
             slots=self.numerics["slots"],
+            engine=self.numerics["engine"],
+            cache=self.numerics["cache"],
         )
         store = TokenStore(context.inputs["tokens"].file("train"))
         windows = CorpusWindows(documents.texts(0, len(documents)))
@@ -140,8 +143,12 @@ class SynthesizeStage(Stage):
 
     def num_parts(self, context: Context) -> int:
         """As many as `max_draws_per_seed` draws of every seed document fill."""
+        draws = self._order(context).size(self.max_draws_per_seed)
+        return -(-draws // int(self.numerics["part_draws"]))
+
+    def _order(self, context: Context) -> DrawOrder:
         seeds = int(context.inputs["tokenizer"].counts["unique_documents"])
-        return -(-seeds * self.max_draws_per_seed // int(self.numerics["part_draws"]))
+        return DrawOrder(seeds, self.config["draws_per_prompt"], self.seed)
 
     def run_part(self, context: Context, index: int, directory: Path) -> Counts:
         """The draws of one range of the total order, each with its verdict."""
@@ -151,7 +158,7 @@ class SynthesizeStage(Stage):
             index * size,
             (index + 1) * size,
             workshop.seed_document,
-            len(workshop.documents),
+            self._order(context),
             engine=workshop.engine,
             tokenizer=workshop.tokenizer,
             corpus=workshop.corpus,
@@ -176,13 +183,14 @@ class SynthesizeStage(Stage):
             filters = TextFilterConfig.model_validate(self.config["filters"])
             self._prefix = Prefix(self.config["need_tokens"], tokenizer, filters)
             self._gathered = 0
+        order = self._order(context)
         for index in range(self._gathered, len(parts)):
             place = index * int(self.numerics["part_draws"])
             rows: list[Row] = pq.read_table(parts[index] / "candidates.parquet").to_pylist()
             for offset, row in enumerate(rows):
                 if self._prefix.full:
                     break
-                self._prefix.add(row, documents[(place + offset) % len(documents)].text)
+                self._prefix.add(row, documents[order.place(place + offset)[0]].text)
             self._gathered = index + 1
         return self._prefix
 
@@ -239,17 +247,21 @@ class SynthesizeStage(Stage):
         }
 
     def _flops(self, context: Context, prefix: Prefix) -> int | None:
-        """Of the candidates that were looked at: prompts, and the tokens after them."""
+        """Of the candidates that were looked at: the prompt of each group of draws that follow each
+        other, once, and the tokens after it."""
         cost = known_cost(empty_model(self._model_directory(context)))
         if cost is None:
             return None
         length = self.config["model"]["context"]
         store = TokenStore(context.inputs["tokens"].file("train"))
-        seeds = int(context.inputs["tokenizer"].counts["unique_documents"])
-        prompts = [len(prompt(store[i][:-1], length, 0)) for i in range(seeds)]
+        order = self._order(context)
+        prompts = [len(prompt(store[i][:-1], length, 0)) for i in range(order.num_seeds)]
+        places = [order.place(index)[0] for index in range(len(prefix.sampled))]
         return sum(
-            sampling_flops(cost, prompts[index % seeds], sampled)
-            for index, sampled in enumerate(prefix.sampled)
+            sampling_flops(
+                cost, prompts[place], sampled, shared_prompt=index % order.draws_per_prompt > 0
+            )
+            for index, (place, sampled) in enumerate(zip(places, prefix.sampled, strict=True))
         )
 
 
