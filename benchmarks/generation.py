@@ -31,7 +31,7 @@ from synboot.synth.engine import Request, SamplingConfig, SlotEngine
 from synboot.synth.engine_native import NativeEngine
 
 PROMPT, LONGEST, SHORTEST, CONTEXT, BATCH = 200, 200, 20, 512, 64
-SIZES = {"S": ("3m", 4096, 256), "M": ("14m", 8192, 128)}
+SIZES = {"S": ("3m", 4096, 128), "M": ("14m", 8192, 64)}
 """Preset, vocabulary, requests."""
 END = 0
 SAMPLING = SamplingConfig(temperature=1.0, top_p=0.9, max_tokens=LONGEST)
@@ -62,7 +62,7 @@ class Case:
 
 
 def run(setting: Setting) -> list[Result]:
-    """All cases; `quick`: S with random lengths, a quarter of the requests, one round."""
+    """All cases; `quick`: S with random lengths, half of the requests, one round."""
     results = []
     for size, (preset, vocabulary, number) in SIZES.items():
         if setting.quick and size != "S":
@@ -71,7 +71,7 @@ def run(setting: Setting) -> list[Result]:
         model = new_model(shape, vocab_size=vocabulary, context=CONTEXT, end_id=END, seed=1).eval()
         for kind in ("random",) if setting.quick else ("random", "fixed"):
             for draws in (8, 1):
-                count = number // 4 if setting.quick else number
+                count = number // 2 if setting.quick else number
                 results += _case(make_case(size, kind, draws, model, vocabulary, count), setting)
     return results
 
