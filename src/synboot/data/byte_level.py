@@ -83,22 +83,24 @@ class ByteLevelEncoder:
             return False
         return self._odd is None or self._odd.search(text) is None
 
-    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Token ids of texts that it knows, int64. Raises UnicodeEncodeError for a surrogate."""
+    def encode(self, texts: Sequence[str], end_id: int) -> list[np.ndarray]:
+        """Token ids of texts that it knows, int64, `end_id` after each. Raises UnicodeEncodeError
+        for a surrogate."""
+        encode = functools.partial(self._chunk, end_id=end_id)
         chunks = list(_chunks(texts))
         if len(chunks) > 1 and (threads := _threads()) > 1:
             with ThreadPoolExecutor(threads) as pool:
-                return [ids for chunk in pool.map(self._chunk, chunks) for ids in chunk]
-        return [ids for chunk in chunks for ids in self._chunk(chunk)]
+                return [ids for chunk in pool.map(encode, chunks) for ids in chunk]
+        return [ids for chunk in map(encode, chunks) for ids in chunk]
 
-    def _chunk(self, texts: Sequence[str]) -> list[np.ndarray]:
-        ranks = self._encoding.encode_to_numpy(
-            self._marked(_END.join([*texts, ""])), disallowed_special=()
-        )
+    def _chunk(self, texts: Sequence[str], end_id: int) -> list[np.ndarray]:
+        text = self._marked(_END.join([*texts, ""]))
+        ranks = self._encoding.encode_to_numpy(text, disallowed_special=())
         ends = np.flatnonzero(ranks == self._end)
         ids = self._ids[ranks]
-        starts = [0, *(ends + 1).tolist()]
-        return [ids[start:end] for start, end in zip(starts, ends.tolist(), strict=False)]
+        ids[ends] = end_id
+        stops = (ends + 1).tolist()
+        return [ids[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
 
     def _marked(self, text: str) -> str:
         codec, dtype = ("ascii", np.uint8) if text.isascii() else ("utf-32-le", np.uint32)

@@ -139,14 +139,20 @@ class TextTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of each text, int64, without any special token."""
+        return [ids[:-1] for ids in self.encode_documents(texts)]
+
+    def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Token ids of each text, int64, and END after them."""
         fast = self._fast
         known = [fast is not None and fast.knows(text) for text in texts]
         ours = [text for text, is_known in zip(texts, known, strict=True) if is_known]
         rest = [text for text, is_known in zip(texts, known, strict=True) if not is_known]
-        fast_ids = iter(fast.encode(ours) if fast is not None else [])
+        fast_ids = iter(fast.encode(ours, self.end_id) if fast is not None else [])
         encodings = iter(self._tokenizer.encode_batch_fast(rest, add_special_tokens=False))
         return [
-            next(fast_ids) if is_known else np.asarray(next(encodings).ids, dtype=np.int64)
+            next(fast_ids)
+            if is_known
+            else np.array([*next(encodings).ids, self.end_id], dtype=np.int64)
             for is_known in known
         ]
 

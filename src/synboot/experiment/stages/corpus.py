@@ -146,9 +146,8 @@ class TokensStage(Stage):
         """A token store of the range."""
         split, start, stop = self._ranges(context)[index]
         tokenizer = TextTokenizer.load(context.inputs["tokenizer"].path)
-        encoded = tokenizer.encode(self._documents(context, split).texts(start, stop))
-        ids = (np.append(tokens, tokenizer.end_id) for tokens in encoded)
-        num_tokens = write_token_store(directory, ids, tokenizer.vocab_size)
+        encoded = tokenizer.encode_documents(self._documents(context, split).texts(start, stop))
+        num_tokens = write_token_store(directory, encoded, tokenizer.vocab_size)
         return {"split": split, "documents": stop - start, "tokens": num_tokens}
 
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
