@@ -37,8 +37,8 @@ _LINES_OF = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{DIGITS}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_GPT2 = "GPT-2"
-_PATTERNS = {_GPT2: _WORDS} | {
+GPT2 = "GPT-2"
+PATTERNS = {GPT2: _WORDS} | {
     _LINES_OF.replace("{DIGITS}", digits): _LINES.replace("{DIGITS}", digits)
     for digits in ("", "{1,3}")  # Qwen 2 and 3; Llama 3
 }
@@ -116,7 +116,7 @@ def byte_level_encoder(layout: Mapping[str, Any]) -> ByteLevelEncoder | None:
     BPE, cuts text by an unknown expression, or its merges depend on more than their order."""
     pattern = _pattern(layout["pre_tokenizer"])
     normalizer = (layout["normalizer"] or {"type": None})["type"]
-    if pattern not in _PATTERNS or normalizer not in (None, "NFC") or not _same_unicode():
+    if pattern not in PATTERNS or normalizer not in (None, "NFC") or not _same_unicode():
         return None
     found = merge_ranks(layout["model"])
     if found is None:
@@ -124,7 +124,7 @@ def byte_level_encoder(layout: Mapping[str, Any]) -> ByteLevelEncoder | None:
     plain = [re.escape(t["content"]) for t in layout["added_tokens"] if not t["special"]]
     odd = plain if normalizer is None else [*plain, "[^\0-\u02ff]"]  # below, all text is NFC
     return ByteLevelEncoder(
-        _PATTERNS[pattern], *found, odd="|".join(odd) or None, before_lines=pattern == _GPT2
+        PATTERNS[pattern], *found, odd="|".join(odd) or None, before_lines=pattern == GPT2
     )
 
 
@@ -132,7 +132,7 @@ def _pattern(steps: Mapping[str, Any] | None) -> str | None:
     """The regular expression by which text is cut, if nothing else is done before merging."""
     match steps:
         case {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}:
-            return _GPT2
+            return GPT2
         case {
             "type": "Sequence",
             "pretokenizers": [
