@@ -652,6 +652,11 @@ def test_documents_come_back_by_index_and_by_range(
     assert documents.ids(37, 212) == [r["id"] for r in records[37:212]]
     assert documents.groups(490, 9999) == [r["label"] for r in records[490:]]
     assert documents.texts(5, 5) == []
+    sizes = documents.sizes(3, 480)
+    assert sizes.dtype == np.int64
+    assert sizes.tolist() == [len(r["text"].encode()) for r in records[3:480]]
+    places = np.array([499, 3, 3, 250])
+    assert documents.texts_of(places) == [records[i]["text"] for i in places]
     with pytest.raises(IndexError):
         documents[500]
 
@@ -664,6 +669,7 @@ def test_documents_in_another_order(built: tuple[Path, list[dict[str, Any]]]) ->
     assert len(documents) == 123
     assert documents.ids(0, 123) == expected
     assert documents.ids(40, 60) == expected[40:60]
+    assert documents.texts_of(np.array([5, 2])) == [records[order[i]]["text"] for i in (5, 2)]
     assert [documents[i].id for i in range(123)] == expected
     assert [document.id for document in documents] == expected
     assert len(Documents(path, np.empty(0, np.int64))) == 0

@@ -240,6 +240,30 @@ def test_any_range_of_a_stream_can_be_read(case: Case, data: st.DataObject) -> N
             assert stream.read(start, stop).tolist() == whole[start:stop]
 
 
+def document_by_document(source: Source, seed: int, passes: int) -> list[int]:
+    """The stream as it is defined: every pass shuffled anew, its documents end to end."""
+    tokens: list[int] = []
+    for number in range(passes):
+        shuffle = rng(seed, "mixture", source.name, number)
+        for document in shuffle.permutation(source.num_documents).tolist():
+            tokens += source.store[document].tolist()
+    return tokens
+
+
+@settings(deadline=None, max_examples=60)
+@given(cases, st.data())
+def test_a_stream_is_its_documents_one_by_one(case: Case, data: st.DataObject) -> None:
+    with mixture_of(case) as mixture:
+        for source in mixture.sources:
+            size = 3 * source.unique_tokens
+            whole = document_by_document(source, case[2], 3)
+            start = data.draw(st.integers(0, size))
+            stop = data.draw(st.integers(start, size))
+            found = Stream(source, case[2]).read(start, stop)
+            assert found.dtype == np.int64
+            assert found.tolist() == whole[start:stop]
+
+
 def test_passes_names_and_seeds_have_orders_of_their_own() -> None:
     text = Text([1] * 50, 50, 200)  # two passes of 100 tokens
     orders = []

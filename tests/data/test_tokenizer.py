@@ -160,6 +160,15 @@ def test_a_tokenizer_without_end_is_bad_input() -> None:
         TextTokenizer(Tokenizer(models.BPE()))
 
 
+@settings(deadline=None)
+@given(st.lists(texts | st.sampled_from(["\0", "a\1b"]), max_size=5))
+def test_a_document_is_its_text_and_end(texts: list[str]) -> None:
+    documents = tokenizer.encode_documents(texts)
+    wanted = [[*ids.tolist(), tokenizer.end_id] for ids in tokenizer.encode(texts)]
+    assert [ids.tolist() for ids in documents] == wanted
+    assert all(ids.dtype == np.int64 for ids in documents)
+
+
 def test_no_text_is_no_ids() -> None:
     assert tokenizer.encode([]) == []
     assert [len(ids) for ids in tokenizer.encode(["", "a"])] == [0, 1]

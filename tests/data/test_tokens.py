@@ -105,6 +105,15 @@ def test_only_documents_that_exist_can_be_read(tmp_path: Path) -> None:
             store[wrong]
 
 
+def test_a_bad_id_behind_many_good_documents_is_named(tmp_path: Path) -> None:
+    """Documents are checked and written in blocks; the second one has it here."""
+    documents = [np.full(30_000, 7), np.full(40_000, 7), np.full(9, 7), np.array([1, 300, 0])]
+    with pytest.raises(ValueError, match=r"document 3 has ids outside 0\.\.299"):
+        write_token_store(tmp_path, documents, 300)
+    assert write_token_store(tmp_path, documents[:3], 300) == 70_009
+    assert TokenStore(tmp_path).lengths().tolist() == [30_000, 40_000, 9]
+
+
 def test_a_store_is_read_only(tmp_path: Path) -> None:
     write_token_store(tmp_path, arrays([[1, 0]]), 300)
     with pytest.raises(ValueError, match="read-only"):

@@ -17,6 +17,7 @@ from synboot.data.tokenizer import TextTokenizer, train_tokenizer
 
 _ROUNDS = 8
 _FILL_TRIES = 200
+_BATCH = 1024  # documents
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,8 @@ def _fill(
 
 
 def _count_tokens(tokenizer: TextTokenizer, texts: list[str]) -> int:
-    return sum(len(ids) + 1 for ids in tokenizer.encode(texts))
+    batches = (texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH))
+    return sum(len(ids) for batch in batches for ids in tokenizer.encode_documents(batch))
 
 
 def fit_budget_with_bpe(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import operator
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from synboot.core.errors import BadInput
 from synboot.core.events import ReportProgress, ignore_progress
@@ -42,6 +44,7 @@ FOLDER = "folder"
 
 _RECORD_FACTOR = 2  # the other fields and JSON's escapes take room too
 _REPORT_EVERY = 256  # documents
+_OPEN_BATCHES = 256
 _UNEXPECTED_ID = "unexpected_id"
 
 OnBad = Literal["stop", "skip"]
@@ -339,8 +342,9 @@ class Documents:
     """
 
     def __init__(self, path: Path, order: npt.NDArray[np.integer[Any]] | None = None) -> None:
-        self._file = pa.ipc.open_file(pa.memory_map(str(path)))
-        sizes = [self._file.get_batch(i).num_rows for i in range(self._file.num_record_batches)]
+        file = pa.ipc.open_file(pa.memory_map(str(path)))
+        self._batch = functools.lru_cache(_OPEN_BATCHES)(file.get_batch)  # views, but slow to make
+        sizes = [file.get_batch(i).num_rows for i in range(file.num_record_batches)]
         self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
         num_rows = int(self._starts[-1])
         self._order = np.arange(num_rows) if order is None else np.asarray(order)
@@ -354,7 +358,11 @@ class Documents:
         row = self._order[operator.index(index)]
         batch = int(np.searchsorted(self._starts, row, side="right")) - 1
         place = int(row - self._starts[batch])
-        values = self._file.get_batch(batch).slice(place, 1).to_pylist()[0]
+        found = self._batch(batch)
+        values = {
+            name: column[place].as_py()
+            for name, column in zip(found.schema.names, found.columns, strict=True)
+        }
         return Document(**values | {"metadata": json.loads(values["metadata"])})
 
     def texts(self, start: int, stop: int) -> list[str]:
@@ -369,15 +377,33 @@ class Documents:
         """The groups of the documents [start, stop), bounds as in a slice."""
         return self._values("group", start, stop)
 
+    def sizes(self, start: int, stop: int) -> np.ndarray:
+        """UTF-8 bytes of the texts of the documents [start, stop), int64."""
+        sizes = self._taken("text", self._order[start:stop], pc.binary_length)
+        return np.array(sizes, dtype=np.int64)
+
+    def texts_of(self, places: npt.NDArray[np.integer[Any]]) -> list[str]:
+        """The texts of the documents at `places`, in this order."""
+        return self._taken("text", self._order[places])
+
     def _values(self, column: str, start: int, stop: int) -> list[Any]:
-        rows = self._order[start:stop]
+        return self._taken(column, self._order[start:stop])
+
+    def _taken(
+        self,
+        column: str,
+        rows: npt.NDArray[np.integer[Any]],
+        read: Callable[[Any], Any] | None = None,
+    ) -> list[Any]:
+        """A column's values at rows of the file, or what `read` makes of the column."""
         by_row = np.argsort(rows, kind="stable")
         batches = np.searchsorted(self._starts, rows[by_row], side="right") - 1
         values: list[Any] = [None] * len(rows)
         touched, firsts = np.unique(batches, return_index=True)
         for batch, places in zip(touched, np.split(by_row, firsts)[1:], strict=True):
-            taken = self._file.get_batch(int(batch)).column(column)
+            taken = self._batch(int(batch)).column(column)
             taken = taken.take(pa.array(rows[places] - self._starts[batch]))
+            taken = read(taken) if read else taken
             for place, value in zip(places.tolist(), taken.to_pylist(), strict=True):
                 values[place] = value
         return values

@@ -51,24 +51,29 @@ class Stream:
         out = np.empty(stop - start, dtype=np.int64)
         place = start
         while place < stop:
-            pass_index, offset = divmod(place, per_pass)
-            order, ends = self._pass(pass_index)
-            rank = int(np.searchsorted(ends, offset, side="right"))
-            ids = self._source.store[int(order[rank])]
-            first = offset - (int(ends[rank]) - len(ids))
-            count = min(len(ids) - first, stop - place)
-            out[place - start : place - start + count] = ids[first : first + count]
-            place += count
+            pass_index, first = divmod(place, per_pass)
+            last = min(first + stop - place, per_pass)
+            ends, moves = self._pass(pass_index)
+            here = slice(ends.searchsorted(first, "right"), ends.searchsorted(last, "left") + 1)
+            bounds = np.minimum(ends[here], last)
+            counts = np.diff(bounds, prepend=first)
+            tokens = np.arange(first, last) + np.repeat(moves[here], counts)
+            out[place - start : place - start + last - first] = self._source.store.tokens[tokens]
+            place += last - first
         return out
 
     def _pass(self, pass_index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where each document of a pass ends in it, and how far from there its place in the store
+        is; int64 [documents] both."""
         if pass_index not in self._passes:
-            shuffle = rng(self._seed, "mixture", self._source.name, pass_index)
-            order = shuffle.permutation(self._source.num_documents)
-            ends = np.cumsum(self._source.store.lengths(self._source.num_documents)[order])
+            source = self._source
+            shuffle = rng(self._seed, "mixture", source.name, pass_index)
+            order = shuffle.permutation(source.num_documents)
+            ends = np.cumsum(source.store.lengths(source.num_documents)[order])
+            moves = source.store.offsets[order + 1] - ends
             if len(self._passes) >= _CACHED_PASSES:
                 self._passes.pop(next(iter(self._passes)))
-            self._passes[pass_index] = (order, ends)
+            self._passes[pass_index] = (ends, moves)
         return self._passes[pass_index]
 
 
@@ -134,7 +139,7 @@ class Mixture:
     def row(self, position: int) -> tuple[np.ndarray, np.ndarray]:
         """(inputs, targets) of a row, int64 [num_targets]."""
         index, start = self.locate(position)
-        stop = start + self.num_targets(position)
+        stop = min(start + self.context, self.sources[index].budget_tokens)
         tokens = self._streams[index].read(max(start - 1, 0), stop)
         if start == 0:
             tokens = np.concatenate([[self._end_id], tokens])

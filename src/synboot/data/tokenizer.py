@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 from synboot.core.errors import BadInput
 from synboot.core.storage import atomic_file, write_json
+from synboot.data.byte_level import ByteLevelEncoder, byte_characters, byte_level_encoder
 
 END = "<|endoftext|>"
 """Our own tokenizers' only special token: ends every document and stands before its first token."""
@@ -137,10 +139,27 @@ class TextTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of each text, int64, without any special token."""
+        return [ids[:-1] for ids in self.encode_documents(texts)]
+
+    def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Token ids of each text, int64, and END after them."""
+        fast = self._fast
+        known = [fast is not None and fast.knows(text) for text in texts]
+        ours = [text for text, is_known in zip(texts, known, strict=True) if is_known]
+        rest = [text for text, is_known in zip(texts, known, strict=True) if not is_known]
+        fast_ids = iter(fast.encode(ours, self.end_id) if fast is not None else [])
+        encodings = iter(self._tokenizer.encode_batch_fast(rest, add_special_tokens=False))
         return [
-            np.asarray(encoding.ids, dtype=np.int64)
-            for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+            next(fast_ids)
+            if is_known
+            else np.array([*next(encodings).ids, self.end_id], dtype=np.int64)
+            for is_known in known
         ]
+
+    @functools.cached_property
+    def _fast(self) -> ByteLevelEncoder | None:
+        """Takes most texts of most byte-level tokenizers off `tokenizers`."""
+        return byte_level_encoder(json.loads(self._tokenizer.to_str()))
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`. Raises UnicodeDecodeError if their bytes are no valid UTF-8; U+FFFD
@@ -182,7 +201,7 @@ class _ByteTable:
     """The bytes of a byte-level tokenizer's ids."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        characters = _byte_characters()
+        characters = byte_characters()
         added = tokenizer.get_added_tokens_decoder()
         self._bytes = [b""] * (1 + max(tokenizer.get_vocab().values()))
         for token, index in tokenizer.get_vocab().items():
@@ -320,12 +339,3 @@ def _read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadInput(f"{path}: expected an object, got {type(value).__name__}")
     return value
-
-
-def _byte_characters() -> dict[str, int]:
-    """Byte-level BPE writes each byte as one printable character: bytes that print stand for
-    themselves, the others take the code points from 256 on, in order."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = [byte for byte in range(256) if byte not in set(printable)]
-    table = {chr(byte): byte for byte in printable}
-    return table | {chr(256 + place): byte for place, byte in enumerate(hidden)}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 _TOKENS = "tokens.bin"
 _OFFSETS = "offsets.npy"
+_BLOCK = 1 << 16
 
 
 def token_dtype(vocab_size: int) -> np.dtype[np.unsignedinteger]:
@@ -17,7 +18,8 @@ def token_dtype(vocab_size: int) -> np.dtype[np.unsignedinteger]:
 
 
 class TokenStore:
-    """Read-only documents; `store[i]` is document i's ids (a view), its END last."""
+    """Read-only documents; `store[i]` is document i's ids (a view), its END last: `tokens` from
+    `offsets[i]` to `offsets[i + 1]`."""
 
     def __init__(self, directory: Path) -> None:
         self.offsets: np.ndarray = np.load(directory / _OFFSETS, allow_pickle=False)
@@ -26,9 +28,8 @@ class TokenStore:
         dtype = np.uint16 if width == 2 else np.uint32
         if path.stat().st_size != int(self.offsets[-1]) * np.dtype(dtype).itemsize:
             raise ValueError(f"{path} does not hold the {self.offsets[-1]} tokens of its offsets")
-        self._tokens: np.ndarray = (
-            np.memmap(path, dtype=dtype, mode="r") if self.offsets[-1] else np.empty(0, dtype)
-        )
+        mapped = np.memmap(path, dtype=dtype, mode="r") if self.offsets[-1] else np.empty(0, dtype)
+        self.tokens: np.ndarray = np.asarray(mapped)  # a plain array: slices of it cost less
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -36,7 +37,7 @@ class TokenStore:
     def __getitem__(self, document: int) -> np.ndarray:
         if document < 0:
             raise IndexError(f"document {document}; documents are counted from 0")
-        return self._tokens[self.offsets[document] : self.offsets[document + 1]]
+        return self.tokens[self.offsets[document] : self.offsets[document + 1]]
 
     def lengths(self, num_documents: int | None = None) -> np.ndarray:
         """Tokens of each of the first `num_documents` documents, END included; int64."""
@@ -57,13 +58,30 @@ def write_token_store(directory: Path, documents: Iterable[np.ndarray], vocab_si
     dtype = token_dtype(vocab_size)
     offsets = [0]
     with (directory / _TOKENS).open("wb") as file:
-        for ids in map(np.asarray, documents):
+        for block in _blocks(documents):
+            ids = np.concatenate(block)
             if len(ids) and not (ids.min() >= 0 and ids.max() < vocab_size):
-                raise ValueError(f"document {len(offsets) - 1} has ids outside 0..{vocab_size - 1}")
+                wrong = next(i for i, d in enumerate(block) if ((d < 0) | (d >= vocab_size)).any())
+                number = len(offsets) - 1 + wrong
+                raise ValueError(f"document {number} has ids outside 0..{vocab_size - 1}")
             file.write(ids.astype(dtype, casting="unsafe").tobytes())
-            offsets.append(offsets[-1] + len(ids))
+            offsets += (offsets[-1] + np.cumsum([len(each) for each in block])).tolist()
     np.save(directory / _OFFSETS, np.asarray(offsets, dtype=np.int64))
     return offsets[-1]
+
+
+def _blocks(documents: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """The documents in runs of some `_BLOCK` tokens: a check and a write for all of one."""
+    block: list[np.ndarray] = []
+    size = 0
+    for ids in map(np.asarray, documents):
+        block.append(ids)
+        size += len(ids)
+        if size >= _BLOCK:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
 
 
 def join_token_stores(directory: Path, parts: Sequence[Path]) -> int:

@@ -81,18 +81,19 @@ class TokenizerStage(Stage):
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
         """Write the tokenizer and order.npy."""
         documents = Documents(context.inputs["corpus"].file("train.arrow"))
-        keys, sizes = [], []
+        keys: list[str] = []
+        sizes = np.empty(len(documents), dtype=np.int64)
         for start, stop in ranges(len(documents), 4096):
             context.advance(start, len(documents), "reading")
             groups = documents.groups(start, stop)
             ids = documents.ids(start, stop)
             pairs = zip(groups, ids, strict=True)
             keys += [f"group {g}" if g is not None else f"id {i}" for g, i in pairs]
-            sizes += [len(text.encode()) for text in documents.texts(start, stop)]
+            sizes[start:stop] = documents.sizes(start, stop)
         chosen = fit_budget_with_bpe(
             keyed_groups(keys, self.seed),
-            np.array(sizes, dtype=np.int64),
-            lambda rows: [documents[int(row)].text for row in rows],
+            sizes,
+            documents.texts_of,
             budget_tokens=self.config["unique_tokens"],
             vocab_size=self.config["vocab_size"],
         )
@@ -104,7 +105,7 @@ class TokenizerStage(Stage):
             )
         chosen.tokenizer.save(context.directory)
         np.save(context.directory / "order.npy", chosen.order)
-        unique_bytes = sum(sizes[row] for row in chosen.order[: chosen.num_unique].tolist())
+        unique_bytes = int(sizes[chosen.order[: chosen.num_unique]].sum())
         return {
             "vocab_size": chosen.tokenizer.vocab_size,
             "unique_documents": chosen.num_unique,
@@ -146,9 +147,8 @@ class TokensStage(Stage):
         """A token store of the range."""
         split, start, stop = self._ranges(context)[index]
         tokenizer = TextTokenizer.load(context.inputs["tokenizer"].path)
-        encoded = tokenizer.encode(self._documents(context, split).texts(start, stop))
-        ids = (np.append(tokens, tokenizer.end_id) for tokens in encoded)
-        num_tokens = write_token_store(directory, ids, tokenizer.vocab_size)
+        encoded = tokenizer.encode_documents(self._documents(context, split).texts(start, stop))
+        num_tokens = write_token_store(directory, encoded, tokenizer.vocab_size)
         return {"split": split, "documents": stop - start, "tokens": num_tokens}
 
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
