@@ -62,14 +62,15 @@ class Stream:
         return out
 
     def _pass(self, pass_index: int) -> tuple[np.ndarray, np.ndarray]:
-        if pass_index not in self._passes:
+        found = self._passes.get(pass_index)
+        if found is None:
             shuffle = rng(self._seed, "mixture", self._source.name, pass_index)
             order = shuffle.permutation(self._source.num_documents)
             ends = np.cumsum(self._source.store.lengths(self._source.num_documents)[order])
             if len(self._passes) >= _CACHED_PASSES:
                 self._passes.pop(next(iter(self._passes)))
-            self._passes[pass_index] = (order, ends)
-        return self._passes[pass_index]
+            found = self._passes[pass_index] = (order, ends)
+        return found
 
 
 class Mixture:
