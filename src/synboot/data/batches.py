@@ -52,23 +52,13 @@ class Batch:
 class Batches:
     """The batches of one rank. Batch `step` of all ranks together is rows
     `step * batch_rows` to `(step + 1) * batch_rows`, whatever the number of ranks; the last batch
-    may have fewer. With `length`, every micro-batch is padded to that many positions and to its
-    full number of rows, so that all have one shape."""
+    may have fewer."""
 
-    def __init__(
-        self,
-        rows: Rows,
-        batch_rows: int,
-        *,
-        rank: int = 0,
-        world_size: int = 1,
-        length: int | None = None,
-    ) -> None:
+    def __init__(self, rows: Rows, batch_rows: int, *, rank: int = 0, world_size: int = 1) -> None:
         self._rows = rows
         self._batch_rows = batch_rows
         self._rank = rank
         self._world_size = world_size
-        self._length = length
         self.num_steps = -(-rows.num_rows // batch_rows)
 
     def batch(self, step: int, micro_rows: int | None = None) -> list[Batch]:
@@ -77,13 +67,12 @@ class Batches:
         positions = range(first, min(first + self._batch_rows, self._rows.num_rows))
         total = sum(self._rows.num_targets(position) for position in positions)
         own = positions[self._rank :: self._world_size]
-        size = micro_rows or -(-self._batch_rows // self._world_size)
-        return [self._collate(own[i : i + size], size, total) for i in range(0, len(own), size)]
+        size = micro_rows or max(len(own), 1)
+        return [self._collate(own[i : i + size], total) for i in range(0, len(own), size)]
 
-    def _collate(self, positions: range, full: int, global_targets: int) -> Batch:
+    def _collate(self, positions: range, global_targets: int) -> Batch:
         rows = [self._rows.row(position) for position in positions]
-        longest = max(len(inputs) for inputs, _ in rows)
-        shape = (len(rows), longest) if self._length is None else (full, self._length)
+        shape = len(rows), max(len(inputs) for inputs, _ in rows)
         inputs = np.zeros(shape, dtype=np.int64)
         targets = np.full(shape, IGNORED, dtype=np.int64)
         for i, (row_inputs, row_targets) in enumerate(rows):

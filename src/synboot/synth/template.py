@@ -59,8 +59,8 @@ def pair_row(
 class PairRows:
     """Rows of ordered pairs of documents, a `PackedRows`; each pass in an order of its own.
 
-    With `packed` a row has as many pairs as fit, first fit in the order of the pass, and a pass's
-    last rows may be short; otherwise one.
+    Without `packed` a row has one pair. With it, as many as fit, first fit in the order of the
+    pass, and padding up to `context`, which carries no loss.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class PairRows:
         self._end_id = end_id
         self._start_id = start_id
         _check_context(context)
+        self.packed = packed
         self._rows: list[list[tuple[int, int]]] = []
         for pass_index in range(passes):
             order = rng(seed, "pair order", pass_index).permutation(len(pairs)).tolist()
@@ -106,16 +107,24 @@ class PairRows:
             )
             for d1, d2 in self._rows[position]
         ]
-        return np.concatenate([row[0] for row in rows]), np.concatenate([row[1] for row in rows])
+        padding = self._padding(position)
+        inputs = [*(row[0] for row in rows), np.zeros(padding, dtype=np.int64)]
+        targets = [*(row[1] for row in rows), np.full(padding, IGNORED)]
+        return np.concatenate(inputs), np.concatenate(targets)
 
     def positions(self, position: int) -> np.ndarray:
-        """The place of each input in its own pair, int64 [length]."""
-        return np.concatenate([np.arange(self._length(pair)) for pair in self._rows[position]])
+        """The place of each input in its own pair, int64 [length]; padding counts on its own."""
+        lengths = [*map(self._length, self._rows[position]), self._padding(position)]
+        return np.concatenate([np.arange(length) for length in lengths])
 
     def row_lengths(self) -> Counter[int]:
         """How many pairs there are of each length, d1 included, for counting FLOPs: attention is
         within a pair."""
         return Counter(self._length(pair) for row in self._rows for pair in row)
+
+    def _padding(self, position: int) -> int:
+        pairs = self._rows[position]
+        return self._context - sum(map(self._length, pairs)) if self.packed else 0
 
     def _before(self, pair: tuple[int, int]) -> int:
         """Positions of the prompt."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,6 @@ from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InductorError, InvalidCxxCompiler
 
 from synboot.core.errors import BadInput, SynbootError
-from synboot.train.loss import has_plain_head
 
 CompileName = Literal["auto", "on", "off"]
 
@@ -29,6 +28,8 @@ blocks save more than the quarter of a minute that a first compilation costs."""
 
 _AUTO = f"inductor from {AUTO_FLOPS:.0e} FLOPs"
 _RECOMPILE_LIMIT = 64
+_compiled_for: object = None
+"""What the compiled code of this process is for."""
 
 
 @cache
@@ -73,18 +74,29 @@ def why_eager(name: CompileName, device: torch.device) -> str | None:
 
 
 @contextlib.contextmanager
-def compiled_blocks(model: Any) -> Iterator[None]:
-    """Inside it every block of `model` is compiled, forward and backward, at its first call of a
-    shape. Dropout draws what it would draw eagerly. Raises SynbootError at the first call of a
-    block that cannot be compiled."""
-    has_plain_head(model)  # now, since it tries the model in a shape of its own
+def compiled_blocks(model: Any, shape: tuple[int, int], kind: object = None) -> Iterator[None]:
+    """Inside it the blocks of `model` are compiled, forward and backward, for inputs of `shape`
+    (rows, length); other shapes run eagerly. `kind` is what else the code depends on.
+
+    What was compiled before is kept for the same config, shape and kind, and forgotten otherwise,
+    so that bits cannot depend on what this process did earlier. Raises SynbootError at the first
+    call of a block that cannot be compiled.
+    """
+    global _compiled_for
     names = set(model._no_split_modules or ())
     blocks = [module for module in model.modules() if type(module).__name__ in names]
-    for block in blocks or [model.base_model]:
-        block.compile(dynamic=False, options={"fallback_random": True})
-    limit = max(_RECOMPILE_LIMIT, torch._dynamo.config.recompile_limit)
+    key = (type(model), model.config.to_json_string(), str(model.device), shape, kind)
+    if key != _compiled_for:
+        torch._dynamo.reset()
+        _compiled_for = key
+    for block in blocks:
+        block._compiled_call_impl = _for_shape(block, shape)
+    # Without hook guards, blocks compiled without dropout would serve a model with it.
+    settings = torch._dynamo.config.patch(
+        recompile_limit=_RECOMPILE_LIMIT, skip_nnmodule_hook_guards=False
+    )
     try:
-        with torch._dynamo.config.patch(recompile_limit=limit):
+        with settings:
             yield
     except (torch._dynamo.exc.TorchDynamoException, InductorError) as error:
         reason = str(error).strip().splitlines()[0][:200]
@@ -93,5 +105,16 @@ def compiled_blocks(model: Any) -> Iterator[None]:
             "--set runtime.compile=off trains it eagerly"
         ) from error
     finally:
-        for module in model.modules():
-            module._compiled_call_impl = None
+        for block in blocks:
+            block._compiled_call_impl = None
+
+
+def _for_shape(block: Any, shape: tuple[int, int]) -> Callable[..., Any]:
+    # fallback_random: dropout draws the masks that it draws eagerly.
+    compiled = torch.compile(block._call_impl, dynamic=False, options={"fallback_random": True})
+
+    def call(*inputs: Any, **options: Any) -> Any:
+        states = inputs[0] if inputs else options["hidden_states"]  # [rows, length, width]
+        return (compiled if states.shape[:2] == shape else block._call_impl)(*inputs, **options)
+
+    return call

@@ -6,6 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,11 @@ def train(
     """Train `model` in place on one pass over `rows`; resumes from `scratch` if it can.
 
     Gradients of a batch are accumulated over forward passes of at most `micro_rows` rows, and
-    validation reads no more at once. With `compiled_length`, which no row exceeds, the model's
-    blocks are compiled and every forward pass has that one shape. The weights of lowest validation
-    loss end up in `scratch/best.safetensors`. Returns the final state. Raises SynbootError at a
-    loss or gradient that is not finite, with the step's number, or if what was begun compiled
-    cannot be compiled, and Incomplete after a checkpoint if `should_stop()` becomes true.
+    validation reads no more at once. With `compiled_length`, the usual length of a row, the
+    model's blocks are compiled for full batches of it; what has another shape runs eagerly. The
+    weights of lowest validation loss end up in `scratch/best.safetensors`. Returns the final state.
+    Raises SynbootError at a loss or gradient that is not finite, with the step's number, or if the
+    model cannot be compiled, and Incomplete after a checkpoint if `should_stop()` becomes true.
     """
     model.to(device)
     optimizer = new_optimizer(model, config)
@@ -80,8 +81,9 @@ def train(
         on_leaving.callback(optimizer.zero_grad)
         on_leaving.callback(model.eval)
         if compiled_length is not None:
-            on_leaving.enter_context(compiled_blocks(model))
-        batches = ReadAhead(Batches(rows, config.batch_rows, length=compiled_length), forward_rows)
+            shape = (forward_rows, compiled_length)
+            on_leaving.enter_context(compiled_blocks(model, shape, (precision, config.dropout)))
+        batches = ReadAhead(Batches(rows, config.batch_rows), forward_rows)
         on_leaving.callback(batches.close)
         num_steps = batches.num_steps
         validate_at = validation_steps(num_steps, config.num_validations)
@@ -110,9 +112,7 @@ def train(
 
             note = ""
             if state.step in validate_at:
-                validation = mean_loss(
-                    model, validation_rows, forward_rows, device, precision, compiled_length
-                )
+                validation = mean_loss(model, validation_rows, forward_rows, device, precision)
                 if not math.isfinite(validation):
                     raise SynbootError(_not_finite(state.step, num_steps, "validation loss"))
                 _log(state, validation)
@@ -156,15 +156,13 @@ def add_dropout(model: torch.nn.Module, rate: float) -> Callable[[], None]:
     if rate == 0.0:
         return lambda: None
 
-    def drop(module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        return functional.dropout(output, rate, training=model.training)
-
     modules: dict[str, list[torch.nn.Module]] = {}
     for name, module in model.named_modules():
         modules.setdefault(name.rsplit(".", 1)[-1], []).append(module)
     layout = next((names for names in _RESIDUAL_STREAM if modules.keys() >= {*names}), None)
     if layout is None:
         raise BadInput(f"field dropout: expected 0, as {type(model).__name__} has no known layout")
+    drop = _dropping(rate)
     handles = [module.register_forward_hook(drop) for name in layout for module in modules[name]]
 
     def remove() -> None:
@@ -172,6 +170,16 @@ def add_dropout(model: torch.nn.Module, rate: float) -> Callable[[], None]:
             handle.remove()
 
     return remove
+
+
+@cache
+def _dropping(rate: float) -> Callable[[torch.nn.Module, Any, torch.Tensor], torch.Tensor]:
+    """A forward hook; one object a rate, so that arms of equal rate share compiled blocks."""
+
+    def drop(module: torch.nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        return functional.dropout(output, rate, training=module.training)
+
+    return drop
 
 
 def _log(state: TrainState, validation_loss: float) -> None:

@@ -53,13 +53,10 @@ def mean_loss(
     batch_rows: int,
     device: torch.device,
     precision: str = "float32",
-    length: int | None = None,
 ) -> float:
-    """Mean cross-entropy in nats per position with loss, over all of `rows`, without dropout.
-
-    With `length` every batch has that many positions a row and `batch_rows` rows."""
+    """Mean cross-entropy in nats per position with loss, over all of `rows`, without dropout."""
     model.eval()
-    batches = Batches(rows, batch_rows, length=length)
+    batches = Batches(rows, batch_rows)
     total, count = 0.0, 0
     with autocast(device, precision)():
         for step in range(batches.num_steps):

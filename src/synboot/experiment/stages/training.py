@@ -56,7 +56,8 @@ class _TrainingStage(Stage):
         loop = LoopConfig.model_validate(self.config["loop"])
         cost = known_cost(model)
         flops = None if cost is None else _flops(cost, rows)
-        compiled = compiles(self.numerics["compile"], flops)
+        one_length = not isinstance(rows, PairRows) or rows.packed
+        compiled = one_length and compiles(self.numerics["compile"], flops)
         context.emit("compile", compiled=compiled, numerics=self.numerics["compile"])
         state = train(
             model,
@@ -214,7 +215,7 @@ class TuneStage(_TrainingStage):
         return self._state_counts(state, model, rows, validation) | {
             "initial_weights": origin,
             "initial_validation_loss": start,
-            "packed": make["packed"],
+            "packed": rows.packed,
             "training_pairs": len(split.training),
             "validation_pairs": len(split.validation),
             "crossing_pairs": 2 * split.num_crossing,
