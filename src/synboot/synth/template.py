@@ -91,6 +91,10 @@ class PairRows:
             self._rows += [[pairs[order[i]] for i in row] for row in rows]
         self.num_rows = len(self._rows)
 
+    def num_pairs(self, position: int) -> int:
+        """How many pairs a row has."""
+        return len(self._rows[position])
+
     def num_targets(self, position: int) -> int:
         """Of each pair d2's tokens that fit, with its END if all of them do."""
         return sum(self._length(pair) - self._before(pair) + 1 for pair in self._rows[position])
