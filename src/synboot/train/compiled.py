@@ -19,6 +19,7 @@ from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InductorError, InvalidCxxCompiler
 
 from synboot.core.errors import BadInput, SynbootError
+from synboot.train.device import DeviceName, resolve_device
 
 CompileName = Literal["auto", "on", "off"]
 
@@ -66,9 +67,10 @@ def compiles(resolved: str, flops: int | None) -> bool:
     return resolved == "inductor"
 
 
-def why_eager(name: CompileName, device: torch.device) -> str | None:
-    """One line for the start of a run that would have been compiled elsewhere."""
-    if name != "auto" or device.type != "cpu" or (reason := no_compiler()) is None:
+def why_eager(name: CompileName, device: DeviceName) -> str | None:
+    """One line for the start of a run that would be compiled where there is a compiler."""
+    reason = no_compiler() if resolve_device(device).type == "cpu" and name == "auto" else None
+    if reason is None:
         return None
     return f"not compiled: {reason}; training runs eagerly"
 
