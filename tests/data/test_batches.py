@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import contextlib
 import itertools
+import threading
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synboot.data.batches import IGNORED, Batch, Batches
+from synboot.data.batches import IGNORED, Batch, Batches, ReadAhead
 
 Row = tuple[list[int], list[int]]
 
@@ -114,3 +117,59 @@ def test_batches_are_no_wider_than_their_longest_row() -> None:
 def test_a_rank_beyond_the_last_rows_has_none() -> None:
     rows = ListedRows([([1], [2])])
     assert Batches(rows, 3, rank=2, world_size=3).batch(0) == []
+
+
+class ListedTexts(ListedRows):
+    """Rows whose first two inputs are a text of their own."""
+
+    def positions(self, position: int) -> np.ndarray:
+        length = len(self._rows[position][0])
+        return np.concatenate([np.arange(min(length, 2)), np.arange(max(length - 2, 0))])
+
+
+def test_positions_begin_anew_in_texts_and_in_padding() -> None:
+    rows = [([1, 2, 3, 4, 5], [2, 3, 4, 5, 6]), ([7, 8, 9], [8, 9, 1])]
+    [batch] = Batches(ListedTexts(rows), 2).batch(0)
+    assert batch.positions is not None
+    assert batch.positions.tolist() == [[0, 1, 0, 1, 2], [0, 1, 0, 0, 1]]
+    assert Batches(ListedRows(rows), 2).batch(0)[0].positions is None
+
+
+@given(many_rows, st.integers(1, 6), st.integers(1, 4))
+def test_reading_ahead_gives_the_same_batches(
+    rows: list[Row], batch_rows: int, micro_rows: int
+) -> None:
+    plain = Batches(ListedRows(rows), batch_rows)
+    with contextlib.closing(ReadAhead(Batches(ListedRows(rows), batch_rows), micro_rows)) as ahead:
+        assert ahead.num_steps == plain.num_steps
+        for step in [*range(plain.num_steps), 0]:  # a step out of order is no other
+            found, expected = ahead.batch(step), plain.batch(step, micro_rows)
+            assert [b.inputs.tolist() for b in found] == [b.inputs.tolist() for b in expected]
+            assert [b.targets.tolist() for b in found] == [b.targets.tolist() for b in expected]
+
+
+def test_the_next_step_is_read_while_this_one_is_worked_on() -> None:
+    read = threading.Event()
+
+    class Watched(ListedRows):
+        def row(self, position: int) -> tuple[np.ndarray, np.ndarray]:
+            if position == 1:
+                read.set()
+            return super().row(position)
+
+    with contextlib.closing(ReadAhead(Batches(Watched([([1], [2])] * 3), 1))) as ahead:
+        ahead.batch(0)
+        assert read.wait(timeout=10)
+
+
+def test_a_row_that_cannot_be_read_fails_at_its_step() -> None:
+    class Broken(ListedRows):
+        def row(self, position: int) -> tuple[np.ndarray, np.ndarray]:
+            if position == 1:
+                raise OSError("gone")
+            return super().row(position)
+
+    with contextlib.closing(ReadAhead(Batches(Broken([([1], [2])] * 3), 1))) as ahead:
+        ahead.batch(0)
+        with pytest.raises(OSError, match="gone"):
+            ahead.batch(1)

@@ -20,7 +20,8 @@ from synboot.data.mixture import Mixture, Source
 from synboot.data.tokens import TokenStore, write_token_store
 from synboot.model.architecture import Shape, new_model
 from synboot.train.checkpoint import TrainState, weights_of
-from synboot.train.loop import LoopConfig, summed_loss, train
+from synboot.train.loop import LoopConfig, train
+from synboot.train.loss import summed_loss
 
 CPU = torch.device("cpu")
 KILLED_AT = 9

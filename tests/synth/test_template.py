@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -170,6 +171,46 @@ def test_rows_of_a_store_start_with_the_start_token(store: TokenStore) -> None:
         assert targets.tolist() == same.tolist()
         assert rows.num_targets(position) == plain.num_targets(position)
     assert rows.row_lengths() == plain.row_lengths()
+
+
+@pytest.mark.parametrize("context", [16, 24, 61, 200])
+def test_packed_rows_hold_the_same_pairs(store: TokenStore, context: int) -> None:
+    """Each pass each pair once, with the inputs, targets and positions it has alone; the rest of
+    a row is padding without loss."""
+    options = {"context": context, "end_id": END, "passes": 2, "seed": 1}
+    single = PairRows(store, PAIRS, **options)
+    packed = PairRows(store, PAIRS, packed=True, **options)
+    found: list[tuple[list[int], list[int]]] = []
+    for position in range(packed.num_rows):
+        inputs, targets = packed.row(position)
+        places = packed.positions(position)
+        assert len(inputs) == len(targets) == len(places) == context
+        starts = [*np.flatnonzero(places == 0).tolist(), context]
+        texts = [slice(a, b) for a, b in itertools.pairwise(starts)]
+        for text in texts:
+            assert places[text].tolist() == list(range(text.stop - text.start))
+        count = packed.num_pairs(position)
+        found += [(inputs[text].tolist(), targets[text].tolist()) for text in texts[:count]]
+        assert len(texts) - count in (0, 1)
+        assert all((targets[text] == IGNORED).all() for text in texts[count:])
+        assert packed.num_targets(position) == int((targets != IGNORED).sum())
+    half = [[half.tolist() for half in single.row(p)] for p in range(single.num_rows)]
+    for start in (0, len(PAIRS)):  # first fit moves pairs within their pass only
+        part = slice(start, start + len(PAIRS))
+        assert sorted(map(list, found[part])) == sorted(half[part])
+    assert packed.row_lengths() == single.row_lengths()
+    if context == 200:
+        assert packed.num_rows < single.num_rows
+
+
+def test_packing_is_a_function_of_the_seed(store: TokenStore) -> None:
+    options = {"context": 61, "end_id": END, "packed": True, "passes": 3}
+    rows, again, longer = (
+        PairRows(store, PAIRS, seed=1, **options | {"passes": passes}) for passes in (3, 3, 5)
+    )
+    for position in range(rows.num_rows):
+        expected = rows.row(position)[0].tolist()
+        assert again.row(position)[0].tolist() == longer.row(position)[0].tolist() == expected
 
 
 def test_no_pair_is_bad_input(store: TokenStore) -> None:

@@ -24,11 +24,10 @@ from synboot.train.checkpoint import TrainState, put_weights, weights_of
 from synboot.train.loop import (
     LoopConfig,
     add_dropout,
-    mean_loss,
-    summed_loss,
     train,
     validation_steps,
 )
+from synboot.train.loss import mean_loss, summed_loss
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))
 
@@ -160,16 +159,17 @@ def test_mean_loss_is_that_of_each_position_alone(batch_rows: int) -> None:
 
 
 def test_masked_positions_carry_no_loss_and_no_gradient() -> None:
-    """The logits at masked and padded positions get a gradient of zero."""
+    """The last hidden states at masked and padded positions get a gradient of zero."""
     fresh = model()
     [batch] = Batches(ListedRows([([1, 2, 3], [IGNORED, 5, IGNORED]), ([4], [6])]), 2).batch(0)
     kept: list[torch.Tensor] = []
 
-    def keep(_module: Any, _inputs: Any, logits: torch.Tensor) -> None:
-        logits.retain_grad()
-        kept.append(logits)
+    def keep(_module: Any, _inputs: Any, hidden: torch.Tensor) -> None:
+        if hidden.requires_grad:
+            hidden.retain_grad()
+            kept.append(hidden)
 
-    fresh.lm_head.register_forward_hook(keep)
+    fresh.model.norm.register_forward_hook(keep)
     loss, targets = summed_loss(fresh, batch, CPU)
     loss.backward()
     assert targets == batch.global_targets == 2
@@ -217,7 +217,7 @@ def test_no_forward_pass_has_more_rows_than_allowed(tmp_path: Path) -> None:
     """Validation included: it would need the memory that micro-batches save."""
     fresh = model()
     rows: list[int] = []
-    fresh.register_forward_pre_hook(
+    fresh.model.register_forward_pre_hook(
         lambda module, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
     )
     run(tmp_path, fresh, micro_rows=2)

@@ -65,7 +65,8 @@ class Stream:
     def _pass(self, pass_index: int) -> tuple[np.ndarray, np.ndarray]:
         """Where each document of a pass ends in it, and how far from there its place in the store
         is; int64 [documents] both."""
-        if pass_index not in self._passes:
+        found = self._passes.get(pass_index)
+        if found is None:
             source = self._source
             shuffle = rng(self._seed, "mixture", source.name, pass_index)
             order = shuffle.permutation(source.num_documents)
@@ -73,8 +74,8 @@ class Stream:
             moves = source.store.offsets[order + 1] - ends
             if len(self._passes) >= _CACHED_PASSES:
                 self._passes.pop(next(iter(self._passes)))
-            self._passes[pass_index] = (ends, moves)
-        return self._passes[pass_index]
+            found = self._passes[pass_index] = (ends, moves)
+        return found
 
 
 class Mixture:

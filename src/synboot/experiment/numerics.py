@@ -8,6 +8,7 @@ from typing import Any
 
 from synboot.experiment.recipe import RuntimeConfig
 from synboot.synth.engines import resolve_engine
+from synboot.train.compiled import resolve_compile
 from synboot.train.device import resolve_device, resolve_precision
 
 
@@ -25,7 +26,7 @@ class Numerics:
 
 def numerics_of(runtime: RuntimeConfig) -> Numerics:
     """The numerics of training, of parts of documents, of draws and of held-out scores. Raises
-    BadInput for a device that this machine does not have."""
+    BadInput for a device or a compiler that this machine does not have."""
     device = resolve_device(runtime.device)
     shared = {"device": device.type, "attention": "sdpa"} | _versions("torch", "transformers")
     precision = resolve_precision(runtime.precision, device)
@@ -39,6 +40,7 @@ def numerics_of(runtime: RuntimeConfig) -> Numerics:
             "threads": runtime.threads,
             "precision": precision,
             "micro_rows": runtime.micro_rows,
+            "compile": resolve_compile(runtime.compile, device),
         },
         parts=parts,
         embedding=parts | shared,

@@ -29,6 +29,7 @@ from synboot.synth.engine import SamplingConfig
 from synboot.synth.engines import CacheType, EngineName
 from synboot.synth.filters import TextFilterConfig
 from synboot.synth.template import MIN_CONTEXT
+from synboot.train.compiled import CompileName
 from synboot.train.device import DeviceName, Precision
 from synboot.train.loop import LoopConfig
 
@@ -218,8 +219,8 @@ def _num_cpus() -> int:
 
 
 class RuntimeConfig(Config):
-    """How the machine is used: no part of any identity. Device, precision, threads, slots, micro
-    rows and part sizes are numerics: recorded, and fixed while a stage is unfinished."""
+    """How the machine is used: no part of any identity. Device, precision, compile, threads, slots,
+    micro rows and part sizes are numerics: recorded, and fixed while a stage is unfinished."""
 
     workers: int = Field(default_factory=_num_cpus, ge=1)
     """Processes that share the parts of a stage."""
@@ -227,6 +228,8 @@ class RuntimeConfig(Config):
     """Threads of a training process; the processes of parts have one each."""
     device: DeviceName = "auto"
     precision: Precision = "auto"
+    compile: CompileName = "auto"
+    """Compile a model's blocks for training; auto does from 1e13 FLOPs on, where a compiler is."""
     micro_rows: int | None = Field(default=None, ge=1)
     slots: int = Field(default=64, ge=1)
     """Sequences that are sampled together."""

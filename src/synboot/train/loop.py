@@ -6,6 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from synboot.core.errors import BadInput, Incomplete, SynbootError
 from synboot.core.events import ReportProgress, ignore_progress
 from synboot.core.rng import seed_for
 from synboot.core.storage import fsync_path
-from synboot.data.batches import IGNORED, Batch, Batches, Rows
+from synboot.data.batches import Batches, ReadAhead, Rows
 from synboot.train.checkpoint import (
     TrainState,
     load_checkpoint,
@@ -25,7 +26,9 @@ from synboot.train.checkpoint import (
     weights_of,
     write_tensors,
 )
+from synboot.train.compiled import compiled_blocks
 from synboot.train.device import autocast
+from synboot.train.loss import mean_loss, summed_loss
 from synboot.train.optim import OptimConfig, learning_rate, new_optimizer
 
 
@@ -49,6 +52,7 @@ def train(
     device: torch.device,
     precision: str = "float32",
     micro_rows: int | None = None,
+    compiled_length: int | None = None,
     checkpoint_seconds: float = 60.0,
     progress: ReportProgress = ignore_progress,
     should_stop: Callable[[], bool] = lambda: False,
@@ -57,21 +61,18 @@ def train(
     """Train `model` in place on one pass over `rows`; resumes from `scratch` if it can.
 
     Gradients of a batch are accumulated over forward passes of at most `micro_rows` rows, and
-    validation reads no more at once. The weights of lowest validation loss end up in
-    `scratch/best.safetensors`. Returns the final state. Raises SynbootError at a loss or gradient
-    that is not finite, with the step's number, and Incomplete after a checkpoint if
-    `should_stop()` becomes true.
+    validation reads no more at once. With `compiled_length`, the usual length of a row, the
+    model's blocks are compiled for full batches of it; what has another shape runs eagerly. The
+    weights of lowest validation loss end up in `scratch/best.safetensors`. Returns the final state.
+    Raises SynbootError at a loss or gradient that is not finite, with the step's number, or if the
+    model cannot be compiled, and Incomplete after a checkpoint if `should_stop()` becomes true.
     """
     model.to(device)
     optimizer = new_optimizer(model, config)
-    batches = Batches(rows, config.batch_rows)
-    num_steps = batches.num_steps
-    validate_at = validation_steps(num_steps, config.num_validations)
     forward_rows = micro_rows or config.batch_rows
     cast = autocast(device, precision)
     checkpoints, best = scratch / "checkpoints", scratch / "best.safetensors"
     state = load_checkpoint(checkpoints, model, optimizer, best) or TrainState()
-    emit("training_from", step=state.step, num_steps=num_steps)
     saved = time.monotonic()
 
     with contextlib.ExitStack() as on_leaving:
@@ -79,18 +80,27 @@ def train(
         on_leaving.callback(add_dropout(model, config.dropout))
         on_leaving.callback(optimizer.zero_grad)
         on_leaving.callback(model.eval)
+        if compiled_length is not None:
+            shape = (forward_rows, compiled_length)
+            on_leaving.enter_context(compiled_blocks(model, shape, (precision, config.dropout)))
+        batches = ReadAhead(Batches(rows, config.batch_rows), forward_rows)
+        on_leaving.callback(batches.close)
+        num_steps = batches.num_steps
+        validate_at = validation_steps(num_steps, config.num_validations)
+        emit("training_from", step=state.step, num_steps=num_steps)
         while state.step < num_steps:
             model.train()
-            step_loss = 0.0
             torch.manual_seed(seed_for(seed, "dropout", state.step))
-            for batch in batches.batch(state.step, forward_rows):
+            losses = []
+            for batch in batches.batch(state.step):
                 with cast():
                     loss_sum, targets = summed_loss(model, batch, device)
                 torch.autograd.backward(loss_sum / batch.global_targets)
-                step_loss += loss_sum.item()
+                losses.append(loss_sum.detach())
                 state.loss_targets += targets
                 state.tokens += targets
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+            step_loss = sum(loss.item() for loss in losses)
             if not (torch.isfinite(norm) and math.isfinite(step_loss)):
                 raise SynbootError(_not_finite(state.step + 1, num_steps, "gradient or the loss"))
             state.loss_sum += step_loss
@@ -124,40 +134,6 @@ def train(
     return state
 
 
-def summed_loss(
-    model: torch.nn.Module, batch: Batch, device: torch.device
-) -> tuple[torch.Tensor, int]:
-    """(summed cross-entropy in nats, positions with loss) of a batch."""
-    inputs = torch.from_numpy(batch.inputs).to(device)
-    targets = torch.from_numpy(batch.targets).to(device)
-    logits = model(input_ids=inputs, use_cache=False).logits  # [rows, length, vocab]
-    loss = functional.cross_entropy(
-        logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
-    )
-    return loss, int((batch.targets != IGNORED).sum())
-
-
-@torch.no_grad()
-def mean_loss(
-    model: torch.nn.Module,
-    rows: Rows,
-    batch_rows: int,
-    device: torch.device,
-    precision: str = "float32",
-) -> float:
-    """Mean cross-entropy in nats per position with loss, over all of `rows`, without dropout."""
-    model.eval()
-    batches = Batches(rows, batch_rows)
-    total, count = 0.0, 0
-    with autocast(device, precision)():
-        for step in range(batches.num_steps):
-            for batch in batches.batch(step):
-                loss, targets = summed_loss(model, batch, device)
-                total += loss.item()
-                count += targets
-    return total / count
-
-
 def validation_steps(num_steps: int, num_validations: int) -> set[int]:
     """After which steps (1-based) to validate: evenly spread, the last one included."""
     count = min(max(num_validations, 1), num_steps)
@@ -180,15 +156,13 @@ def add_dropout(model: torch.nn.Module, rate: float) -> Callable[[], None]:
     if rate == 0.0:
         return lambda: None
 
-    def drop(module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        return functional.dropout(output, rate, training=model.training)
-
     modules: dict[str, list[torch.nn.Module]] = {}
     for name, module in model.named_modules():
         modules.setdefault(name.rsplit(".", 1)[-1], []).append(module)
     layout = next((names for names in _RESIDUAL_STREAM if modules.keys() >= {*names}), None)
     if layout is None:
         raise BadInput(f"field dropout: expected 0, as {type(model).__name__} has no known layout")
+    drop = _dropping(rate)
     handles = [module.register_forward_hook(drop) for name in layout for module in modules[name]]
 
     def remove() -> None:
@@ -196,6 +170,16 @@ def add_dropout(model: torch.nn.Module, rate: float) -> Callable[[], None]:
             handle.remove()
 
     return remove
+
+
+@cache
+def _dropping(rate: float) -> Callable[[torch.nn.Module, Any, torch.Tensor], torch.Tensor]:
+    """A forward hook; one object a rate, so that arms of equal rate share compiled blocks."""
+
+    def drop(module: torch.nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        return functional.dropout(output, rate, training=module.training)
+
+    return drop
 
 
 def _log(state: TrainState, validation_loss: float) -> None:

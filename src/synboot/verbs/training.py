@@ -11,6 +11,7 @@ from synboot.core.errors import BadInput
 from synboot.experiment.recipe import CheckpointRule, ModelConfig, TokenizerConfig, TuneConfig
 from synboot.experiment.stages.training import PretrainStage, TuneStage, loop_identity
 from synboot.pipeline.stage import Artifact
+from synboot.train.compiled import why_eager
 from synboot.train.loop import LoopConfig
 from synboot.verbs.inputs import (
     Corpus,
@@ -152,6 +153,7 @@ def pretrain(
         workers=own.runtime.workers,
         overwrite=overwrite,
         quiet=quiet,
+        notice=why_eager(own.runtime.compile, own.runtime.device),
         choice={"checkpoint": checkpoint},
     )
 
@@ -226,6 +228,7 @@ def tune(
         workers=own.runtime.workers,
         overwrite=overwrite,
         quiet=quiet,
+        notice=why_eager(own.runtime.compile, own.runtime.device),
     )
 
 

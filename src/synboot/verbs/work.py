@@ -89,15 +89,16 @@ def complete(
     workers: int,
     overwrite: bool,
     quiet: bool,
+    notice: str | None = None,
     choice: Mapping[str, Any] | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Bring `stages` to their end and `output` into its place; the last stage is the output's.
 
     What an earlier start of the same command finished is not done again. `choice`: what of the
-    stage's artifact becomes the output, a part of its id; `facts` go into the stamp only. Raises
-    BadInput if `output` is there already and is not ours, or is ours and answers to something else
-    (unless `overwrite`); nothing of the user's is ever replaced.
+    stage's artifact becomes the output, a part of its id; `facts` go into the stamp only; `notice`
+    is said before work begins. Raises BadInput if `output` is there already and is not ours, or is
+    ours and answers to something else (unless `overwrite`); nothing of the user's is ever replaced.
     """
     last = stages[-1]
     identity = digest({"stage": last.id, **choice}) if choice else last.id
@@ -128,6 +129,8 @@ def complete(
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         events = EventLog(folder / "events.jsonl")
         runner = Runner(folder / "artifacts", workers, events, display)
+        if notice is not None:
+            display.message(notice)
         try:
             artifacts = runner.run(stages)
         except SynbootError:

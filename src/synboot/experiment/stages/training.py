@@ -11,21 +11,24 @@ from safetensors.torch import load_file
 
 from synboot.core.errors import BadInput
 from synboot.core.storage import write_json
-from synboot.data.batches import Rows
 from synboot.data.mixture import Mixture, Source
 from synboot.data.tokenizer import TextTokenizer
 from synboot.data.tokens import TokenStore
 from synboot.experiment.stages.corpus import oracle_documents, unique_documents
 from synboot.experiment.stages.process import set_threads
 from synboot.model.architecture import load_model, new_model, save_model, shape_of
-from synboot.model.flops import known_cost, training_flops
+from synboot.model.flops import Cost, known_cost, training_flops
 from synboot.pairs.find import read_kept_pairs, split_pairs
 from synboot.pipeline.stage import Artifact, Context, Counts, Stage
 from synboot.synth.template import PairRows
 from synboot.train.checkpoint import TrainState, put_weights
-from synboot.train.loop import LoopConfig, mean_loss, train
+from synboot.train.compiled import compiles
+from synboot.train.loop import LoopConfig, train
+from synboot.train.loss import keeps_apart, mean_loss
 
 _VALIDATION_TOKENS = 100_000
+
+_CountedRows = Mixture | PairRows
 
 
 class _TrainingStage(Stage):
@@ -47,8 +50,15 @@ class _TrainingStage(Stage):
         """The training process has the threads of the recipe."""
         set_threads(self.numerics["threads"])
 
-    def _train(self, context: Context, model: Any, rows: Rows, validation: Rows) -> TrainState:
+    def _train(
+        self, context: Context, model: Any, rows: _CountedRows, validation: _CountedRows
+    ) -> TrainState:
         loop = LoopConfig.model_validate(self.config["loop"])
+        cost = known_cost(model)
+        flops = None if cost is None else _flops(cost, rows)
+        one_length = not isinstance(rows, PairRows) or rows.packed
+        compiled = one_length and compiles(self.numerics["compile"], flops)
+        context.emit("compile", compiled=compiled, numerics=self.numerics["compile"])
         state = train(
             model,
             rows,
@@ -59,6 +69,7 @@ class _TrainingStage(Stage):
             device=torch.device(self.numerics["device"]),
             precision=self.numerics["precision"],
             micro_rows=self.numerics["micro_rows"],
+            compiled_length=self.config["model"]["context"] if compiled else None,
             checkpoint_seconds=self.checkpoint_seconds,
             progress=context.progress,
             should_stop=context.should_stop,
@@ -78,14 +89,14 @@ class _TrainingStage(Stage):
         self,
         state: TrainState,
         model: Any,
-        rows: Mixture | PairRows,
-        validation: Mixture | PairRows,
+        rows: _CountedRows,
+        validation: _CountedRows,
     ) -> Counts:
         cost = known_cost(model)
         flops = once = None
         if cost is not None:
-            flops = training_flops(cost, rows.row_lengths())
-            once = training_flops(cost, validation.row_lengths()) // 3
+            flops = _flops(cost, rows)
+            once = _flops(cost, validation) // 3
         return {
             "flops": flops,
             "validation_flops": None if once is None else once * len(state.history),
@@ -161,7 +172,7 @@ class TuneStage(_TrainingStage):
     """Tunes the base model into the synthesizer, p(d2 given d1)."""
 
     name = "tune"
-    version = 1
+    version = 2
 
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
         """Write last/ and best/ (model directories) and history.json."""
@@ -181,16 +192,17 @@ class TuneStage(_TrainingStage):
                 f"{count} pairs cannot be split into training and validation pairs without a "
                 "common document; expected more (field pairs.min_similarity: lower it)"
             )
-        make = {
+        make: dict[str, Any] = {
             "context": self.config["model"]["context"],
             "end_id": tokenizer.end_id,
             "start_id": tokenizer.start_id,
             "seed": self.seed,
         }
-        rows = PairRows(store, split.training, passes=self.config["passes"], **make)
-        validation = PairRows(store, split.validation, **make)
         directory, origin = self._initial(context)
         model = load_model(directory)
+        make["packed"] = keeps_apart(model)
+        rows = PairRows(store, split.training, passes=self.config["passes"], **make)
+        validation = PairRows(store, split.validation, **make)
         device = torch.device(self.numerics["device"])
         start = mean_loss(
             model.to(device),
@@ -203,6 +215,7 @@ class TuneStage(_TrainingStage):
         return self._state_counts(state, model, rows, validation) | {
             "initial_weights": origin,
             "initial_validation_loss": start,
+            "packed": rows.packed,
             "training_pairs": len(split.training),
             "validation_pairs": len(split.validation),
             "crossing_pairs": 2 * split.num_crossing,
@@ -215,6 +228,14 @@ class TuneStage(_TrainingStage):
         rule, base = self.config["initial_checkpoint"], context.inputs["base"]
         step = base.counts["best_step"] if rule == "best" else base.counts["steps"]
         return base.file(rule), f"base model, {rule} checkpoint (step {step})"
+
+
+def _flops(cost: Cost, rows: _CountedRows) -> int:
+    """FLOPs of training on `rows` once: the output layer sees positions with loss only."""
+    lengths = rows.row_lengths()
+    positions = sum(length * count for length, count in lengths.items())
+    targets = sum(rows.num_targets(position) for position in range(rows.num_rows))
+    return training_flops(cost, lengths) - 3 * cost.output * (positions - targets)
 
 
 def validation_rows(tokens: Artifact, context: int, *, end_id: int, start_id: int) -> Mixture:

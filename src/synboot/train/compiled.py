@@ -1,0 +1,122 @@
+"""Compiling a model's blocks with torch.compile, and knowing beforehand whether that can be done.
+
+Only the blocks are compiled (one graph serves all of them, hence all depths and vocabularies):
+embedding, norm and output layer gain nothing. In one process arms of equal shape share the
+compiled code; on disk inductor keeps it below `TORCHINDUCTOR_CACHE_DIR`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sysconfig
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch._inductor.cpp_builder import get_cpp_compiler
+from torch._inductor.exc import InductorError, InvalidCxxCompiler
+
+from synboot.core.errors import BadInput, SynbootError
+from synboot.train.device import DeviceName, resolve_device
+
+CompileName = Literal["auto", "on", "off"]
+
+AUTO_FLOPS = 10**13
+"""`auto` compiles training that takes so many FLOPs: some minutes on one core, of which compiled
+blocks save more than the quarter of a minute that a first compilation costs."""
+
+_AUTO = f"inductor from {AUTO_FLOPS:.0e} FLOPs"
+_RECOMPILE_LIMIT = 64
+_compiled_for: object = None
+"""What the compiled code of this process is for."""
+
+
+@cache
+def no_compiler() -> str | None:
+    """Why inductor cannot make code for this machine's CPU; None if it can."""
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return "no C++ compiler"
+    except Exception as error:  # it tries programs that may be anything
+        return f"no C++ compiler that works ({type(error).__name__})"
+    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        return "no Python.h (the development files of Python)"
+    return None
+
+
+def resolve_compile(name: CompileName, device: torch.device) -> str:
+    """What training records among its numerics: `inductor`, `eager`, or from how many FLOPs on
+    it is the first. `auto` is eager without a compiler, and on CUDA. Raises BadInput for `on` where
+    nothing can be compiled."""
+    reason = no_compiler() if device.type == "cpu" else None
+    if name == "on" and reason is not None:
+        raise BadInput(f"field runtime.compile: on was asked for, but there is {reason}")
+    if name == "auto" and (reason is not None or device.type != "cpu"):
+        return "eager"
+    return {"auto": _AUTO, "on": "inductor", "off": "eager"}[name]
+
+
+def compiles(resolved: str, flops: int | None) -> bool:
+    """Whether training of so many FLOPs (None: unknown) is compiled: a function of the stage's
+    config and of recorded numerics alone."""
+    if resolved == _AUTO:
+        return flops is not None and flops >= AUTO_FLOPS
+    return resolved == "inductor"
+
+
+def why_eager(name: CompileName, device: DeviceName) -> str | None:
+    """One line for the start of a run that would be compiled where there is a compiler."""
+    reason = no_compiler() if resolve_device(device).type == "cpu" and name == "auto" else None
+    if reason is None:
+        return None
+    return f"not compiled: {reason}; training runs eagerly"
+
+
+@contextlib.contextmanager
+def compiled_blocks(model: Any, shape: tuple[int, int], kind: object = None) -> Iterator[None]:
+    """Inside it the blocks of `model` are compiled, forward and backward, for inputs of `shape`
+    (rows, length); other shapes run eagerly. `kind` is what else the code depends on.
+
+    What was compiled before is kept for the same config, shape and kind, and forgotten otherwise,
+    so that bits cannot depend on what this process did earlier. Raises SynbootError at the first
+    call of a block that cannot be compiled.
+    """
+    global _compiled_for
+    names = set(model._no_split_modules or ())
+    blocks = [module for module in model.modules() if type(module).__name__ in names]
+    key = (type(model), model.config.to_json_string(), str(model.device), shape, kind)
+    if key != _compiled_for:
+        torch._dynamo.reset()
+        _compiled_for = key
+    for block in blocks:
+        block._compiled_call_impl = _for_shape(block, shape)
+    # Without hook guards, blocks compiled without dropout would serve a model with it.
+    settings = torch._dynamo.config.patch(
+        recompile_limit=_RECOMPILE_LIMIT, skip_nnmodule_hook_guards=False
+    )
+    try:
+        with settings:
+            yield
+    except (torch._dynamo.exc.TorchDynamoException, InductorError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise SynbootError(
+            f"{type(model).__name__} cannot be compiled here: {reason}; "
+            "--set runtime.compile=off trains it eagerly"
+        ) from error
+    finally:
+        for block in blocks:
+            block._compiled_call_impl = None
+
+
+def _for_shape(block: Any, shape: tuple[int, int]) -> Callable[..., Any]:
+    # fallback_random: dropout draws the masks that it draws eagerly.
+    compiled = torch.compile(block._call_impl, dynamic=False, options={"fallback_random": True})
+
+    def call(*inputs: Any, **options: Any) -> Any:
+        states = inputs[0] if inputs else options["hidden_states"]  # [rows, length, width]
+        return (compiled if states.shape[:2] == shape else block._call_impl)(*inputs, **options)
+
+    return call
