@@ -661,6 +661,34 @@ def test_documents_come_back_by_index_and_by_range(
         documents[500]
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_a_pass_over_a_large_file_leaves_little_of_it_resident(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mapped() -> int:
+        """Resident bytes of mapped files."""
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return 1024 * int(re.findall(r"RssFile:\s+(\d+) kB", status)[0])
+
+    monkeypatch.setattr(corpus, "_RESIDENT_BYTES", 4 << 20)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    large = ({"id": f"d{i}", "text": f"{i} " * 500} for i in range(12_000))
+    write(tmp_path / "in" / "train.jsonl", lines(*large))
+    for name in ("valid", "test"):
+        write(tmp_path / "in" / f"{name}.jsonl", lines({"id": name, "text": name}))
+    build_corpus(str(tmp_path / "in"), tmp_path / "out", seed=0, valid_fraction=0, test_fraction=0)
+    path = tmp_path / "out" / "train.arrow"
+    assert path.stat().st_size > 30e6
+    documents = Documents(path)
+    before, highest = mapped(), 0
+    for start in range(0, len(documents), 500):
+        assert documents.texts(start, start + 1) == [f"{start} " * 500]
+        documents.texts(start, start + 500)
+        highest = max(highest, mapped() - before)
+    assert highest < 15e6
+
+
 def test_documents_in_another_order(built: tuple[Path, list[dict[str, Any]]]) -> None:
     path, records = built
     order = np.random.default_rng(1).permutation(500)[:123]

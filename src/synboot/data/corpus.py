@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import mmap
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -45,6 +46,7 @@ FOLDER = "folder"
 _RECORD_FACTOR = 2  # the other fields and JSON's escapes take room too
 _REPORT_EVERY = 256  # documents
 _OPEN_BATCHES = 256
+_RESIDENT_BYTES = 64 << 20  # of a mapped file, at most about twice
 _UNEXPECTED_ID = "unexpected_id"
 
 OnBad = Literal["stop", "skip"]
@@ -342,14 +344,27 @@ class Documents:
     """
 
     def __init__(self, path: Path, order: npt.NDArray[np.integer[Any]] | None = None) -> None:
-        file = pa.ipc.open_file(pa.memory_map(str(path)))
-        self._batch = functools.lru_cache(_OPEN_BATCHES)(file.get_batch)  # views, but slow to make
+        with path.open("rb") as opened:
+            self._memory = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        self._file = file = pa.ipc.open_file(pa.py_buffer(self._memory))
+        self._opened_bytes = 0
+        self._batch = functools.lru_cache(_OPEN_BATCHES)(self._open)  # views, but slow to make
         sizes = [file.get_batch(i).num_rows for i in range(file.num_record_batches)]
         self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
         num_rows = int(self._starts[-1])
         self._order = np.arange(num_rows) if order is None else np.asarray(order)
         if self._order.size and not 0 <= self._order.min() <= self._order.max() < num_rows:
             raise IndexError(f"the order names a row outside of the {num_rows} rows of {path}")
+
+    def _open(self, number: int) -> pa.RecordBatch:
+        """A view of a record batch. Now and then what was read is given back to the system, which
+        has it in its own cache: else a pass over a file would end with all of it resident."""
+        batch = self._file.get_batch(number)
+        self._opened_bytes += batch.nbytes
+        if self._opened_bytes > _RESIDENT_BYTES and hasattr(mmap, "MADV_DONTNEED"):
+            self._memory.madvise(mmap.MADV_DONTNEED)
+            self._opened_bytes = 0
+        return batch
 
     def __len__(self) -> int:
         return len(self._order)
