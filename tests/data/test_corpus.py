@@ -495,7 +495,7 @@ def test_ids_and_groups_are_one_value() -> None:
         ("a.jsonl.gz", b""),
         ("a.parquet", b""),
         ("a.jsonl", b" \n\n"),
-        ("a.jsonl.gz", gzip.compress(b"")),
+        ("a.jsonl.gz", gzip.compress(b"", mtime=0)),
         ("a.jsonl.zst", zstd(b"\n")),
     ],
 )

@@ -96,10 +96,12 @@ class _HeadLoss(torch.autograd.Function):
         to_weight = torch.zeros_like(weight) if with_gradient else None
         to_bias = torch.zeros_like(bias) if with_gradient and bias is not None else None
         with torch.autocast(kind, enabled=False):
-            output = weight.to(dtype)
-            for start in range(0, len(hidden), size := _chunk_rows(weight)):
+            output, size = weight.to(dtype), _chunk_rows(weight)
+            # One buffer for all chunks: fresh memory costs as much as a pass over it.
+            buffer = output.new_empty(min(size, len(hidden)), len(output))
+            for start in range(0, len(hidden), size):
                 part = hidden[start : start + size].to(dtype)
-                logits = torch.mm(part, output.t()).float()
+                logits = torch.mm(part, output.t(), out=buffer[: len(part)]).float()
                 if bias is not None:
                     logits += bias
                 loss += _to_gradient(logits, targets[start : start + size])
