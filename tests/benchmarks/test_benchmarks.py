@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib
 import json
 import math
 import os
@@ -27,6 +26,7 @@ from benchmarks.texts import accented, topics, unspaced
 from benchmarks import __main__ as program
 
 ROOT = Path(__file__).parents[2]
+
 
 def run_program(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
