@@ -117,7 +117,7 @@ class PretrainStage(_TrainingStage):
     """
 
     name = "pretrain"
-    version = 1
+    version = 2
 
     def _sources(self, context: Context) -> list[Source]:
         tokens = context.inputs["tokens"]
