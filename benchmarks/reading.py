@@ -28,7 +28,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from tokenizers import Tokenizer
 
-from synboot.data.corpus import Documents, read_documents
+from synboot.data.corpus import read_documents
+from synboot.data.documents import Documents
 from synboot.data.files import SPLITS
 from synboot.data.splits import build_corpus
 from synboot.data.tokenizer import TextTokenizer, train_tokenizer

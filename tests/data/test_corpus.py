@@ -22,12 +22,12 @@ from synboot.core.errors import BadInput
 from synboot.data import corpus, records
 from synboot.data.corpus import (
     Document,
-    Documents,
     Rules,
     Tally,
     read_documents,
     read_documents_by_file,
 )
+from synboot.data.documents import Documents
 from synboot.data.fields import Fields
 from synboot.data.files import DataFile
 from synboot.data.splits import build_corpus
@@ -670,7 +670,7 @@ def test_a_pass_over_a_large_file_leaves_little_of_it_resident(
         status = Path("/proc/self/status").read_text(encoding="ascii")
         return 1024 * int(re.findall(r"RssFile:\s+(\d+) kB", status)[0])
 
-    monkeypatch.setattr(corpus, "_RESIDENT_BYTES", 4 << 20)
+    monkeypatch.setattr("synboot.data.documents._RESIDENT_BYTES", 4 << 20)
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
     large = ({"id": f"d{i}", "text": f"{i} " * 500} for i in range(12_000))

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synboot.core.errors import BadInput
-from synboot.data.corpus import Document, Documents
+from synboot.data.corpus import Document
+from synboot.data.documents import Documents
 from synboot.data.ngrams import reference_windows
 from synboot.data.splits import build_corpus, split_of
 

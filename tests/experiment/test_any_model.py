@@ -23,6 +23,7 @@ from synboot.synth.engine import SamplingConfig
 from synboot.synth.engines import engine_for
 from synboot.synth.filters import CorpusWindows, TextFilterConfig
 from synboot.synth.generate import SeedDocument, draw
+from synboot.synth.order import DrawOrder
 from synboot.synth.template import PairRows
 from synboot.train.loop import LoopConfig, train
 
@@ -110,7 +111,7 @@ def test_from_the_directory_to_synthetic_text(adopted: Adopted, tmp_path: Path) 
     assert engine.name == adopted.engine
     seeds = [SeedDocument(f"d{i}", text, store[i][:-1], None, None) for i, text in enumerate(TEXTS)]
     drawn = draw(
-        0, 8, seeds.__getitem__, len(seeds), engine=engine, tokenizer=tokenizer,
+        0, 8, seeds.__getitem__, DrawOrder(len(seeds), 1, 1), engine=engine, tokenizer=tokenizer,
         corpus=CorpusWindows(TEXTS), sampling=SamplingConfig(),
         filters=TextFilterConfig(keep_unfinished=True), context=CONTEXT, seed=1,
     )  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from synboot.data.corpus import Documents
+from synboot.data.documents import Documents
 from synboot.model.architecture import load_model
 from synboot.model.decode import CachedDecoder
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from synboot.data.corpus import Documents
+from synboot.data.documents import Documents
 from synboot.data.ngrams import reference_windows
 from synboot.data.tokenizer import TextTokenizer, train_tokenizer
 from synboot.data.tokens import TokenStore

@@ -8,7 +8,7 @@ from typing import Unpack
 
 from synboot.core.config import validate
 from synboot.core.storage import write_json
-from synboot.data.corpus import Documents
+from synboot.data.documents import Documents
 from synboot.data.files import SPLITS, corpus_bytes_digest
 from synboot.data.write import write_documents
 from synboot.experiment.recipe import CorpusConfig

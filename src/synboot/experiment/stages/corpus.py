@@ -10,7 +10,7 @@ import numpy as np
 
 from synboot.core.errors import BadInput
 from synboot.data.budget import fit_budget_with_bpe, keyed_groups
-from synboot.data.corpus import Documents
+from synboot.data.documents import Documents
 from synboot.data.files import Paths, corpus_bytes_digest, show_paths
 from synboot.data.splits import build_corpus
 from synboot.data.tokenizer import TextTokenizer

@@ -14,7 +14,7 @@ import numpy as np
 from synboot.core.errors import BadInput
 from synboot.core.rng import rng
 from synboot.core.storage import read_json, write_json
-from synboot.data.corpus import Documents
+from synboot.data.documents import Documents
 from synboot.experiment.stages.corpus import unique_documents
 from synboot.experiment.stages.process import ranges, set_threads
 from synboot.pairs.encoders.encoder import EncoderConfig, fit_encoder, load_encoder

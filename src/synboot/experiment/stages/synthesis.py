@@ -13,7 +13,7 @@ import torch
 
 from synboot.core.errors import GateFellShort
 from synboot.core.storage import canonical_json, write_json
-from synboot.data.corpus import Documents
+from synboot.data.documents import Documents
 from synboot.data.tokenizer import TextTokenizer
 from synboot.data.tokens import TokenStore, write_token_store
 from synboot.experiment.stages.corpus import unique_documents
