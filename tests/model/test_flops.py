@@ -79,6 +79,7 @@ def test_sampling_is_a_prompt_and_one_position_for_each_token_fed_back(
         for position in range(prompt_length, prompt_length + num_sampled - 1)
     )
     assert sampling_flops(cost, prompt_length, num_sampled) == prompt + steps
+    assert sampling_flops(cost, prompt_length, num_sampled, shared_prompt=True) == steps
 
 
 @given(st.integers(1, 9), st.integers(0, 30), st.integers(0, 30))

@@ -5,6 +5,7 @@ A compiler is no requirement of synboot: who calls `load` has a slower way to th
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import hashlib
@@ -25,7 +26,8 @@ _ADVICE = "set CC to another C compiler, or SYNBOOT_NATIVE=off to do without"
 
 
 def find_compiler() -> str | None:
-    """The C compiler: $CC, or the first of cc, gcc and clang; none if $SYNBOOT_NATIVE is off."""
+    """The first C compiler there is of $CC (by default cc), gcc and clang; none if
+    $SYNBOOT_NATIVE is off."""
     if os.environ.get("SYNBOOT_NATIVE") == "off":
         return None
     names = (os.environ.get("CC") or "cc", "gcc", "clang")
@@ -36,9 +38,9 @@ def find_compiler() -> str | None:
 def load(source: Path, macros: tuple[tuple[str, str], ...] = ()) -> ctypes.CDLL:
     """The library of a C file, compiled unless the cache has it.
 
-    The cache is `synboot` below $XDG_CACHE_HOME or ~/.cache, which only its owner may write to; the
-    name of a library is a hash of source, macros, compiler and processor. Raises SynbootError if
-    there is no compiler, or if it fails.
+    The cache is `synboot` below $XDG_CACHE_HOME or ~/.cache, if nobody but its owner may write to
+    it, else a directory of this process; the name of a library is a hash of source, macros,
+    compiler and processor. Raises SynbootError if there is no compiler, or if it fails.
     """
     compiler = find_compiler()
     if compiler is None:
@@ -54,7 +56,9 @@ def _cache() -> Path:
     try:
         path = Path(home) / "synboot"
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if os.access(path, os.W_OK) and path.stat().st_uid == os.getuid():
+        found = path.stat()
+        own = found.st_uid == os.getuid() and not found.st_mode & 0o022
+        if own and os.access(path, os.W_OK):
             return path
     except OSError:
         pass
@@ -63,8 +67,10 @@ def _cache() -> Path:
 
 @functools.cache
 def _own_directory() -> Path:
-    """For a home that cannot be written to: a directory of this process."""
-    return Path(tempfile.mkdtemp(prefix="synboot-"))
+    """A directory of this process, removed at its end."""
+    path = Path(tempfile.mkdtemp(prefix="synboot-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
 
 
 def _name(source: Path, macros: Mapping[str, str], compiler: str) -> str:

@@ -47,7 +47,7 @@ def numerics_of(runtime: RuntimeConfig) -> Numerics:
         draws={
             **shared,
             "threads": 1,
-            "engine": resolve_engine(runtime.engine, device.type),
+            "engine": resolve_engine(runtime.engine, device.type, runtime.cache),
             "cache": runtime.cache,
             "slots": runtime.slots,
             "part_draws": runtime.part_draws,

@@ -23,10 +23,11 @@ from synboot.core.config import (
 from synboot.data.corpus import MAX_DOCUMENT_BYTES, LongDocuments, OnBad
 from synboot.data.cuts import MIN_PIECE_BYTES
 from synboot.model.architecture import PRESETS
+from synboot.model.native import CacheType
 from synboot.pairs.encoders.encoder import EncoderConfig
 from synboot.pairs.filters import PairFilterConfig
 from synboot.synth.engine import SamplingConfig
-from synboot.synth.engines import CacheType, EngineName
+from synboot.synth.engines import EngineName
 from synboot.synth.filters import TextFilterConfig
 from synboot.synth.template import MIN_CONTEXT
 from synboot.train.compiled import CompileName

@@ -17,6 +17,7 @@ from synboot.experiment.result import build_report_data
 from synboot.experiment.stages.corpus import check_oracle
 from synboot.pipeline.runner import Runner
 from synboot.pipeline.stage import SCRATCH, Artifact, Stage
+from synboot.synth.engines import why_torch
 from synboot.train.compiled import why_eager
 
 
@@ -73,8 +74,13 @@ def run_recipe(
     write_json(paths.directory / "recipe.json", recipe.dump())
     write_json(paths.directory / "stages.json", [_where(stage, paths) for stage in plan.stages])
     runner.events.emit("run_start", recipe=recipe.name, stages=len(stages))
-    if (notice := why_eager(recipe.runtime.compile, recipe.runtime.device)) is not None:
-        display.message(notice)
+    machine = recipe.runtime
+    for notice in (
+        why_eager(machine.compile, machine.device),
+        why_torch(machine.engine, machine.device),
+    ):
+        if notice is not None:
+            display.message(notice)
     artifacts = runner.run(stages, check=lambda stage, artifact: _check(plan, stage, artifact))
     if until is not None:
         runner.events.emit("run_done", until=until)

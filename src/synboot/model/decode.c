@@ -16,6 +16,9 @@
 #ifndef HEAD_DIM
 #error "HEAD_DIM: the dimensions of an attention head"
 #endif
+#ifndef PAGE
+#error "PAGE: the positions of a page of keys and values, a multiple of 16"
+#endif
 #if defined(__AVX512F__) && HEAD_DIM % 16 == 0
 #define LANES 16
 #elif defined(__AVX__) && HEAD_DIM % 8 == 0
@@ -27,7 +30,6 @@
 #endif
 #define PANEL (2 * LANES) /* columns of a weight matrix that are computed together */
 #define TILE 6            /* rows that are computed together */
-#define PAGE 16
 #if defined(__x86_64__)
 #define KEEP(x) __asm__("" : "+x"(x)) /* in a register, instead of reading it again and again */
 #else
@@ -79,7 +81,6 @@ typedef struct {
     int32_t own_pages, own_length;         /* the row's own key is at own_length - 1 */
 } Row;
 
-int64_t page_positions(void) { return PAGE; }
 int64_t panel_columns(void) { return PANEL; }
 
 INLINE int64_t padded(int64_t columns) { return (columns + PANEL - 1) / PANEL * PANEL; }

@@ -22,6 +22,11 @@ from synboot.core.errors import BadInput
 from synboot.core.native import load
 from synboot.model.decode import check_understood, rotary
 
+CacheType = Literal["float32", "bfloat16"]
+"""Of keys and values."""
+PAGE = 16
+"""Positions of a page."""
+
 _SOURCE = Path(__file__).with_name("decode.c")
 _POINTERS = (
     "input_norm",
@@ -84,7 +89,7 @@ class NativeDecoder:
         *,
         capacity: int,
         num_pages: int,
-        cache: Literal["float32", "bfloat16"] = "float32",
+        cache: CacheType = "float32",
     ) -> None:
         config = model.config
         check_understood(config)
@@ -96,16 +101,18 @@ class NativeDecoder:
             raise BadInput("the native engine samples on a CPU")
         if head_dim % 4:
             raise BadInput(f"the native engine reads heads of a multiple of 4, not {head_dim}")
-        macros = {"HEAD_DIM": str(head_dim)} | ({"KV_BFLOAT16": "1"} if cache == "bfloat16" else {})
+        macros = {"HEAD_DIM": str(head_dim), "PAGE": str(PAGE)} | (
+            {"KV_BFLOAT16": "1"} if cache == "bfloat16" else {}
+        )
         self._library = load(_SOURCE, tuple(macros.items()))
         self._kept: list[np.ndarray] = []
         self._panel = int(self._library.panel_columns())
-        self.page_positions = int(self._library.page_positions())
+        self.num_pages = num_pages
         shape = (
             config.num_hidden_layers,
             num_pages,
             config.num_key_value_heads,
-            head_dim * self.page_positions,
+            head_dim * PAGE,
         )
         kind = np.float32 if cache == "float32" else np.uint16
         keys, values = _zeros(shape, kind), _zeros(shape, kind)

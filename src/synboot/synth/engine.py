@@ -196,8 +196,7 @@ class SlotEngine:
     def sample(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Completion]:
         """One completion for each request, in order."""
         completions: list[Completion | None] = [None] * len(requests)
-        for request in requests:  # before anything is computed
-            limit_of(request, self._context, sampling)
+        limits = [limit_of(r, self._context, sampling) for r in requests]
         prefixes = _Prefixes(self._decoder, [self._tensor(r.prompt) for r in requests])
         waiting = iter(range(len(requests)))
         running: list[_Running | None] = [None] * self._slots
@@ -224,9 +223,10 @@ class SlotEngine:
         while True:
             for slot in range(self._slots):
                 while running[slot] is None and (index := next(waiting, None)) is not None:
-                    state, token = self._start(
-                        slot, index, requests[index], prefixes[index], sampling
-                    )
+                    prefix = prefixes[index]
+                    drawn_by = rng(*requests[index].key).random(limits[index], dtype=np.float32)
+                    state = _Running(index, drawn_by, prefix.length)
+                    token = self._start(slot, state, prefix, sampling)
                     running[slot] = state
                     accept(slot, state, token)
             live = [(slot, state) for slot, state in enumerate(running) if state is not None]
@@ -238,21 +238,11 @@ class SlotEngine:
             for slot, state in live:
                 accept(slot, state, drawn[slot])
 
-    def _start(
-        self,
-        slot: int,
-        index: int,
-        request: Request,
-        prefix: Prefix,
-        sampling: SamplingConfig,
-    ) -> tuple[_Running, int]:
-        """Put a request into a slot; its state and its first token."""
-        limit = limit_of(request, self._context, sampling)
+    def _start(self, slot: int, state: _Running, prefix: Prefix, sampling: SamplingConfig) -> int:
+        """Put a computed prompt into a slot; the first token after it."""
         self._decoder.place(slot, prefix)
-        uniforms = rng(*request.key).random(limit, dtype=np.float32)
         logits = prefix.logits[None, : self._num_tokens]
-        token = int(choose(logits, self._tensor(uniforms[:1]), sampling))
-        return _Running(index, uniforms, prefix.length), token
+        return int(choose(logits, self._tensor(state.uniforms[:1]), sampling))
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self._device)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from synboot.core.rng import rng
-from synboot.model.native import ROW, NativeDecoder
+from synboot.model.native import PAGE, ROW, CacheType, NativeDecoder
 from synboot.synth.engine import Completion, Request, SamplingConfig, drawable, limit_of
 
 _PREFILL_ROWS = 512  # of prompts that are computed in one call
@@ -35,13 +35,13 @@ class NativeEngine:
         end_id: int,
         slots: int,
         num_tokens: int | None = None,
-        cache: Literal["float32", "bfloat16"] = "float32",
+        cache: CacheType = "float32",
     ) -> None:
         self.num_tokens = drawable(model, end_id, num_tokens)
         self.context = context
         self.end_id = end_id
         self.slots = slots
-        pages = context // 16 + 2  # of a prompt and what follows it, each with a last page
+        pages = context // PAGE + 2  # of a prompt and what follows it, each with a last page
         self.decoder = NativeDecoder(model, capacity=context, num_pages=slots * pages, cache=cache)
 
     def sample(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Completion]:
@@ -82,10 +82,9 @@ class _Run:
 
         slots = min(engine.slots, len(requests))
         most = max(self._limits, default=1)
-        self._page = engine.decoder.page_positions
-        self._entries = -(-engine.context // self._page) + 1  # of the table, for one list of pages
+        self._entries = -(-engine.context // PAGE) + 1  # of the table, for one list of pages
         self._table = np.zeros(2 * slots * self._entries, np.int32)
-        self._free_pages = list(range(engine.slots * (engine.context // self._page + 2)))
+        self._free_pages = list(range(engine.decoder.num_pages))
         self._free_places = [(slots + number) * self._entries for number in range(slots)]
         self._prompts: dict[bytes, _Prompt] = {}
         self._rows = np.zeros(slots, ROW)
@@ -129,7 +128,7 @@ class _Run:
         return np.array(started, np.int64)
 
     def _place(self, key: bytes, length: int) -> _Prompt:
-        pages = [self._free_pages.pop() for _ in range(-(-length // self._page))]
+        pages = [self._free_pages.pop() for _ in range(-(-length // PAGE))]
         place = self._free_places.pop()
         self._table[place : place + len(pages)] = pages
         return _Prompt(place, pages, self._draws[key])
@@ -190,8 +189,8 @@ class _Run:
         self._rows["id"][slots] = drawn
         self._rows["own_length"][slots] = counts
         self._rows["position"][slots] = self._rows["prefix_length"][slots] + counts - 1
-        for slot in slots[(counts - 1) % self._page == 0].tolist():
-            entry = slot * self._entries + (self._counts[slot] - 1) // self._page
+        for slot in slots[(counts - 1) % PAGE == 0].tolist():
+            entry = slot * self._entries + (self._counts[slot] - 1) // PAGE
             self._table[entry] = self._free_pages.pop()
 
     def _finish(self, slot: int, ended: bool) -> None:
@@ -200,7 +199,7 @@ class _Run:
         self._completions[index] = Completion(tokens, "end" if ended else "length")
         self._request[slot] = -1
         fed = count if ended else count - 1  # the last token of a full one was not fed back
-        pages = -(-fed // self._page)
+        pages = -(-fed // PAGE)
         first = slot * self._entries
         self._free_pages += self._table[first : first + pages].tolist()
         prompt = self._prompts[self._keys[index]]

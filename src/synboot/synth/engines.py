@@ -7,22 +7,40 @@ from typing import Any, Literal
 
 from synboot.core.errors import BadInput
 from synboot.core.native import find_compiler
+from synboot.model.native import CacheType
 from synboot.synth.engine import Engine, ReferenceEngine, SlotEngine, drawable
 from synboot.synth.engine_native import NativeEngine
 from synboot.synth.engine_transformers import TransformersEngine
+from synboot.train.device import DeviceName, resolve_device
 
 EngineName = Literal["auto", "native", "torch"]
 """`native`: in C, on CPUs with a C compiler; `torch`: what torch and transformers bring."""
-CacheType = Literal["float32", "bfloat16"]
 
 
-def resolve_engine(name: EngineName, device: str) -> str:
-    """`native` or `torch`. Raises BadInput where `native` is asked for and cannot be."""
-    missing = "the device is no CPU" if device != "cpu" else None
-    missing = missing or (None if find_compiler() else "there is no C compiler")
+def resolve_engine(name: EngineName, device: str, cache: CacheType = "float32") -> str:
+    """`native` or `torch`. Raises BadInput where `native` is asked for and cannot be, or a `cache`
+    that `torch` does not have."""
+    missing = _missing(device)
     if name == "native" and missing:
         raise BadInput(f"field runtime.engine: expected auto or torch, as {missing}")
-    return "torch" if name == "torch" or missing else "native"
+    resolved = "torch" if name == "torch" or missing else "native"
+    if resolved == "torch" and cache != "float32":
+        raise BadInput(f"field runtime.cache: expected float32 of the torch engine, got {cache}")
+    return resolved
+
+
+def why_torch(name: EngineName, device: DeviceName) -> str | None:
+    """One line for the start of work that would be faster with a C compiler."""
+    kind = resolve_device(device).type
+    if name != "auto" or kind != "cpu" or (missing := _missing(kind)) is None:
+        return None
+    return f"sampling runs on torch, several times slower than it could: {missing}"
+
+
+def _missing(device: str) -> str | None:
+    if device != "cpu":
+        return "the device is no CPU"
+    return None if find_compiler() else "there is no C compiler"
 
 
 def engine_for(
@@ -40,13 +58,17 @@ def engine_for(
     `transformers` or `reference`.
 
     `cache` is the type of keys and values, which `native` alone lets choose. Raises BadInput if the
-    tokenizer has more tokens than the model, and SynbootError if the C compiler fails.
+    tokenizer has more tokens than the model, or if no engine has that `cache` for the model, and
+    SynbootError if the C compiler fails.
     """
     drawable(model, end_id, num_tokens)
     shared: dict[str, Any] = {"context": context, "end_id": end_id, "num_tokens": num_tokens}
     if engine == "native":
         with contextlib.suppress(BadInput):
             return NativeEngine(model, slots=slots, cache=cache, **shared)
+    if cache != "float32":
+        kind_of_model = type(model).__name__
+        raise BadInput(f"field runtime.cache: expected float32 for {kind_of_model}, got {cache}")
     for kind in (SlotEngine, TransformersEngine):
         with contextlib.suppress(BadInput):
             return kind(model, slots=slots, **shared)

@@ -9,6 +9,7 @@ from synboot.core.config import validate
 from synboot.experiment.recipe import SynthesizeConfig
 from synboot.experiment.stages.synthesis import SynthesizeStage
 from synboot.synth.engine import SamplingConfig
+from synboot.synth.engines import why_torch
 from synboot.verbs.inputs import (
     Corpus,
     Reading,
@@ -105,4 +106,5 @@ def synthesize(
         workers=own.runtime.workers,
         overwrite=overwrite,
         quiet=quiet,
+        notice=why_torch(own.runtime.engine, own.runtime.device),
     )

@@ -92,13 +92,7 @@ class EmbedStage(Stage):
         count, most = len(documents), self.settings.fit_documents
         if self.settings.encoder != "lsa" or count <= most:
             return documents.texts(0, count)
-        sample = np.sort(rng(self.seed, "lsa sample").permutation(count)[:most])
-        texts: list[str] = []
-        for start, stop in ranges(count, self.numerics["part_documents"]):
-            first, last = np.searchsorted(sample, [start, stop])
-            block = documents.texts(start, stop)
-            texts += [block[i - start] for i in sample[first:last].tolist()]
-        return texts
+        return documents.texts_of(np.sort(rng(self.seed, "lsa sample").permutation(count)[:most]))
 
     def num_parts(self, context: Context) -> int:
         """Ranges of documents."""

@@ -6,13 +6,7 @@ import numpy as np
 import torch
 
 from synboot.pairs.neighbours.index import Neighbours, no_neighbours
-from synboot.pairs.neighbours.pool import (
-    Pool,
-    first_of_equals,
-    float32_margins,
-    norms_of,
-    shared_tensor,
-)
+from synboot.pairs.neighbours.pool import Measured, first_of_equals
 
 
 class ExactIndex:
@@ -35,10 +29,7 @@ class ExactIndex:
         self._query_block = query_block
         self._document_block = document_block
         self._floor = floor
-        self._norms = norms_of(vectors)
-        largest = float(self._norms.max(initial=0))
-        self._margins = float32_margins(self._norms, largest, vectors.shape[1])
-        self._tensor = shared_tensor(vectors)
+        self._measured = Measured(vectors)
         self._known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def search(self, first: int, stop: int, k: int) -> Neighbours:
@@ -66,14 +57,7 @@ class ExactIndex:
     def _search_block(
         self, queries: np.ndarray, candidates: np.ndarray, places: np.ndarray, k: int
     ) -> Neighbours:
-        pool = Pool(
-            self._tensor,
-            torch.from_numpy(queries),
-            k,
-            margins=torch.from_numpy(self._margins[queries]),
-            still=torch.from_numpy(self._norms[queries] == 0),
-            floor=self._floor,
-        )
+        pool = self._measured.pool(queries, k, floor=self._floor)
         vectors = self._vectors[queries]
         thresholds = pool.thresholds.numpy()[:, None]
         own = np.searchsorted(places, queries)

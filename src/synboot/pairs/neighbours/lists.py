@@ -20,10 +20,9 @@ from synboot.core.storage import atomic_file, read_json, write_json
 from synboot.pairs.neighbours.exact import ExactIndex
 from synboot.pairs.neighbours.index import Neighbours, no_neighbours
 from synboot.pairs.neighbours.pool import (
+    Measured,
     Pool,
     first_of_equals,
-    float32_margins,
-    norms_of,
     shared_tensor,
 )
 
@@ -163,10 +162,7 @@ class ListIndex:
         self._lists = lists
         self._probes = min(probes, len(lists.centroids))
         self._floor = floor
-        self._norms = norms_of(lists.vectors)
-        largest = float(self._norms.max(initial=0))
-        self._margins = float32_margins(self._norms, largest, lists.vectors.shape[1])
-        self._tensor = shared_tensor(lists.vectors)
+        self._measured = Measured(lists.vectors)
         self._place = np.empty(len(lists.order), dtype=np.int64)
         self._place[lists.order] = np.arange(len(lists.order))
 
@@ -194,15 +190,7 @@ class ListIndex:
     def _search_block(self, places: np.ndarray, k: int) -> Neighbours:
         lists = self._lists
         vectors = lists.vectors[places]
-        pool = Pool(
-            self._tensor,
-            torch.from_numpy(places),
-            k,
-            margins=torch.from_numpy(self._margins[places]),
-            still=torch.from_numpy(self._norms[places] == 0),
-            floor=self._floor,
-            names=shared_tensor(lists.order),
-        )
+        pool = self._measured.pool(places, k, floor=self._floor, names=shared_tensor(lists.order))
         own = np.searchsorted(lists.offsets, places, side="right") - 1
         near = vectors @ lists.centroids.T
         near[np.arange(len(places)), own] = np.inf

@@ -215,6 +215,31 @@ class Pool:
         return exact
 
 
+class Measured:
+    """Vectors on a CPU, float32 [documents, dimensions], and what the settling of their float32
+    products needs. Raises BadInput as `norms_of` does."""
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        self._norms = norms_of(vectors)
+        largest = float(self._norms.max(initial=0))
+        self._margins = float32_margins(self._norms, largest, vectors.shape[1])
+        self._tensor = shared_tensor(vectors)
+
+    def pool(
+        self, queries: np.ndarray, k: int, *, floor: float, names: torch.Tensor | None = None
+    ) -> Pool:
+        """For the k nearest of `queries`, int64, rows of the vectors."""
+        return Pool(
+            self._tensor,
+            torch.from_numpy(queries),
+            k,
+            margins=torch.from_numpy(self._margins[queries]),
+            still=torch.from_numpy(self._norms[queries] == 0),
+            floor=floor,
+            names=names,
+        )
+
+
 def first_of_equals(vectors: np.ndarray, k: int) -> np.ndarray | None:
     """The documents that can be neighbours: of equal vectors the first k + 1, since equals tie and
     the smaller document comes first. int64, ascending; None if that is all documents.
