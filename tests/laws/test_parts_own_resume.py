@@ -245,6 +245,17 @@ class TestNumerics:
         assert code == 2
         assert "numbers was begun with other numerics: x was " in errors
 
+    def test_that_changed_before_anything_was_made_are_taken(
+        self, toy: Toy, unbroken: dict[str, bytes]
+    ) -> None:
+        """A stage that stopped at its first part, for want of a compiler, say."""
+        assert toy.run(numerics=self.BEFORE, faults={"part 0": "bad input"})[0] == 2
+        assert toy.run(numerics={"threads": 3}) == (0, "")
+        assert toy.results() == unbroken
+        assert toy.executions().count("prepare") == 2
+        manifest = json.loads((toy.directory() / "manifest.json").read_text())
+        assert manifest["numerics"] == {"threads": 3}
+
     def test_do_not_matter_to_a_finished_artifact(self, toy: Toy) -> None:
         assert toy.run(numerics=self.BEFORE) == (0, "")
         executions = toy.executions()

@@ -57,7 +57,7 @@ def test_auto_is_a_function_of_the_flops(with_one: None) -> None:
 
 def test_a_machine_without_a_compiler_says_so_beforehand(without: str) -> None:
     assert resolve_compile("auto", CPU) == resolve_compile("off", CPU) == "eager"
-    line = "not compiled: no C++ compiler; training runs eagerly"
+    line = "not compiled: no C++ compiler; training of 1e+13 FLOPs and more runs eagerly"
     assert why_eager("auto", "cpu") == line
     assert why_eager("off", "cpu") is None
     with pytest.raises(BadInput, match=r"runtime\.compile: on was asked for, but .* no C\+\+"):
@@ -102,8 +102,8 @@ def run(scratch: Path, length: int | None, **options: Any) -> tuple[Any, TrainSt
     )
     trained = model()
     state = train(
-        trained, RandomRows(), RandomRows(), config, scratch, seed=3, device=CPU,
-        compiled_length=length, **options,
+        trained, RandomRows(), RandomRows(), config, scratch, seed=options.pop("seed", 3),
+        device=CPU, compiled_length=length, **options,
     )  # fmt: skip
     return trained, state
 
@@ -161,7 +161,7 @@ def test_compiled_training_is_eager_training_and_resumes_to_the_bit(
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     torch.set_num_threads(1)
     run(tmp_path / "other", CONTEXT, dropout=0.2 - dropout)
-    eager, eager_state = run(tmp_path / "eager", None, dropout=dropout)
+    _, eager_state = run(tmp_path / "eager", None, dropout=dropout)
     whole, state = run(tmp_path / "cold", CONTEXT, dropout=dropout)
     assert state.tokens == eager_state.tokens
     for a, b in zip(state.history, eager_state.history, strict=True):
@@ -177,4 +177,21 @@ def test_compiled_training_is_eager_training_and_resumes_to_the_bit(
     assert resumed_state == state
     assert_same(resumed, whole)
     assert all(module._compiled_call_impl is None for module in resumed.modules())
-    del eager
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(no_compiler() is not None, reason="no compiler")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_arm_of_equal_shape_is_not_compiled_again(tmp_path: Path, threads: int) -> None:
+    """Another seed, other rows; one thread, and replicas in two."""
+    counts = torch._dynamo.utils.counters["stats"]
+    torch.set_num_threads(threads)
+    try:
+        first, _ = run(tmp_path / "first", CONTEXT, dropout=0.1)
+        compiled_once = counts["unique_graphs"]
+        assert compiled_once
+        second, _ = run(tmp_path / "second", CONTEXT, dropout=0.1, seed=9)
+    finally:
+        torch.set_num_threads(1)
+    assert counts["unique_graphs"] == compiled_once
+    assert any(not torch.equal(w, weights_of(second)[n]) for n, w in weights_of(first).items())

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from synboot.core.errors import BadInput, Incomplete, SynbootError
+from synboot.core.errors import Incomplete, SynbootError
 from synboot.data.batches import IGNORED, Batches
 from synboot.data.mixture import Mixture, Source
 from synboot.data.tokens import TokenStore, write_token_store
@@ -23,7 +23,6 @@ from synboot.model.architecture import Shape, new_model
 from synboot.train.checkpoint import TrainState, put_weights, weights_of
 from synboot.train.loop import (
     LoopConfig,
-    add_dropout,
     train,
     validation_steps,
 )
@@ -450,73 +449,6 @@ def logits(trained: Any) -> torch.Tensor:
         return trained(input_ids=IDS).logits
 
 
-def test_dropout_works_in_training_only_and_goes_again() -> None:
-    fresh = model().eval()
-    plain = logits(fresh)
-    remove = add_dropout(fresh, 0.5)
-    assert torch.equal(logits(fresh), plain)
-    fresh.train()
-    torch.manual_seed(0)
-    first = logits(fresh)
-    assert not torch.allclose(first, plain)
-    assert not torch.allclose(logits(fresh), first)
-    torch.manual_seed(0)
-    assert torch.equal(logits(fresh), first)
-    remove()
-    assert torch.equal(logits(fresh), plain)
-
-
-def test_dropout_is_on_what_enters_the_residual_stream() -> None:
-    """The embedding and the two branches of each block: 1 + 2 x 2 places, a share of each 0,
-    the rest scaled up."""
-    fresh = model().train()
-    dropped: list[float] = []
-    remove = add_dropout(fresh, 0.25)
-    for name, module in fresh.named_modules():
-        if name.endswith(("embed_tokens", "o_proj", "down_proj")):
-            module.register_forward_hook(
-                lambda module, inputs, output: dropped.append((output == 0).float().mean().item())
-            )
-    torch.manual_seed(0)
-    with torch.no_grad():
-        fresh(input_ids=IDS.repeat(20, 1))
-    remove()
-    assert len(dropped) == 5
-    # 3,840 draws each: a mean 0.04 off is 5.7 sigma, once in 10^8 seeds; this one is fixed.
-    assert dropped == pytest.approx([0.25] * 5, abs=0.04)
-
-
-@pytest.mark.parametrize("layout", ["qwen2", "llama", "mistral", "gpt2", "gpt_neox"])
-def test_other_layouts_have_the_same_places_for_dropout(layout: str) -> None:
-    """1 + 2 x 2 places whose sum is what the last norm reads: without dropout of their own."""
-    other = tiny_model(layout, attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0)
-    added: list[torch.Tensor] = []
-    remove = add_dropout(other.train(), 0.25)
-    hooked = [module for module in other.modules() if module._forward_hooks]
-    for module in hooked:
-        module.register_forward_hook(lambda module, inputs, output: added.append(output))
-    norm = {"gpt2": "transformer.ln_f", "gpt_neox": "gpt_neox.final_layer_norm"}
-    stream: list[torch.Tensor] = []
-    other.get_submodule(norm.get(layout, "model.norm")).register_forward_pre_hook(
-        lambda module, inputs: stream.append(inputs[0])
-    )
-    torch.manual_seed(0)
-    with torch.no_grad():
-        other(input_ids=IDS.repeat(20, 1))
-    remove()
-    assert len(added) == len(hooked) == 5
-    torch.testing.assert_close(torch.stack(added).sum(0), stream[0])
-    shares = [(output == 0).float().mean().item() for output in added]
-    # 5,760 draws each: a mean 0.04 off is 7 sigma; the seed is fixed.
-    assert shares == pytest.approx([0.25] * 5, abs=0.04)
-
-
-def test_a_model_without_places_for_dropout_is_refused() -> None:
-    with pytest.raises(BadInput, match="field dropout: expected 0, as Linear has no known layout"):
-        add_dropout(torch.nn.Linear(2, 2), 0.1)
-    add_dropout(torch.nn.Linear(2, 2), 0.0)()
-
-
 @pytest.mark.parametrize("layout", ["qwen3", "llama", "gpt2"])
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_a_model_of_others_learns_and_resumes(tmp_path: Path, layout: str, dropout: float) -> None:
@@ -566,22 +498,6 @@ def test_validation_is_without_dropout(tmp_path: Path) -> None:
     trained, state = run(tmp_path, loop=config(dropout=0.5))
     without_hooks = mean_loss(trained, VALIDATION, 4, CPU)
     assert state.history[-1]["validation_loss"] == without_hooks
-
-
-def test_every_step_drops_other_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dropped: list[tuple[bool, ...]] = []
-    dropout = functional.dropout
-
-    def watch(states: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
-        found = dropout(states, rate, training=training)
-        if training:
-            dropped.append(tuple((found[0, :2] == 0).flatten().tolist()))
-        return found
-
-    monkeypatch.setattr(functional, "dropout", watch)
-    run(tmp_path, loop=config(dropout=0.5))
-    # 5 places a step; two equal masks of 32 units: once in 2^32 for each of some 2,000 pairs.
-    assert len(set(dropped)) == len(dropped) == 5 * STEPS
 
 
 def test_dropout_and_the_seed_change_training_and_nothing_else_does(tmp_path: Path) -> None:

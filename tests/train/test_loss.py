@@ -189,7 +189,7 @@ def test_the_loss_is_that_of_plain_transformers(layout: str, plain: bool) -> Non
         ignore_index=IGNORED,
         reduction="sum",
     )
-    found, count = summed_loss(model, Batch(inputs, targets, 0), CPU)
+    found, count = summed_loss(model, Batch(inputs, targets, 0, np.arange(len(inputs))), CPU)
     assert count == int((targets != IGNORED).sum())
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert_close(gradients(model, found), gradients(model, expected))

@@ -70,14 +70,13 @@ def test_the_chosen_checkpoint_is_part_of_the_id(corpus: Path, tmp_path: Path) -
     assert read_json(tmp_path / "model" / "manifest.json")["checkpoint"] == "last"
 
 
-def test_micro_batches_are_part_of_the_id_where_they_shape_dropout(
+def test_micro_batches_are_no_part_of_the_id(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Masks of dropout do not depend on them."""
     whole = pretrain(corpus, tmp_path / "whole", dropout=0.2)
-    plain = pretrain(corpus, tmp_path / "plain")
     monkeypatch.setenv("SYNBOOT_RUNTIME__MICRO_ROWS", "2")
-    assert pretrain(corpus, tmp_path / "cut", dropout=0.2).id != whole.id
-    assert pretrain(corpus, tmp_path / "plain").id == plain.id
+    assert pretrain(corpus, tmp_path / "whole", dropout=0.2).id == whole.id
 
 
 def test_a_tokenizers_ends_are_part_of_ids(corpus: Path, model: Path, tmp_path: Path) -> None:

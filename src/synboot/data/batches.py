@@ -37,7 +37,8 @@ class PackedRows(Rows, Protocol):
 @dataclass(frozen=True)
 class Batch:
     """`inputs`, `targets`: int64 [rows, length], padded on the right (padding carries no loss);
-    `positions` likewise, of packed rows (padding is a text of its own).
+    `positions` likewise, of packed rows (padding is a text of its own). `rows`: int64 [rows], their
+    numbers in the batch of all ranks.
 
     `global_targets` counts the positions with loss over the batches of all ranks: dividing by it
     makes every trained position weigh the same under any sharding (law 6).
@@ -46,6 +47,7 @@ class Batch:
     inputs: np.ndarray
     targets: np.ndarray
     global_targets: int
+    rows: np.ndarray
     positions: np.ndarray | None = None
 
 
@@ -68,9 +70,9 @@ class Batches:
         total = sum(self._rows.num_targets(position) for position in positions)
         own = positions[self._rank :: self._world_size]
         size = micro_rows or max(len(own), 1)
-        return [self._collate(own[i : i + size], total) for i in range(0, len(own), size)]
+        return [self._collate(first, own[i : i + size], total) for i in range(0, len(own), size)]
 
-    def _collate(self, positions: range, global_targets: int) -> Batch:
+    def _collate(self, first: int, positions: range, global_targets: int) -> Batch:
         rows = [self._rows.row(position) for position in positions]
         shape = len(rows), max(len(inputs) for inputs, _ in rows)
         inputs = np.zeros(shape, dtype=np.int64)
@@ -78,13 +80,14 @@ class Batches:
         for i, (row_inputs, row_targets) in enumerate(rows):
             inputs[i, : len(row_inputs)] = row_inputs
             targets[i, : len(row_targets)] = row_targets
+        numbers = np.array(positions, dtype=np.int64) - first
         if not isinstance(self._rows, PackedRows):
-            return Batch(inputs, targets, global_targets)
+            return Batch(inputs, targets, global_targets, numbers)
         places = np.tile(np.arange(shape[1]), (shape[0], 1))
         for i, position in enumerate(positions):
             own = self._rows.positions(position)
             places[i] = np.concatenate([own, np.arange(shape[1] - len(own))])
-        return Batch(inputs, targets, global_targets, places)
+        return Batch(inputs, targets, global_targets, numbers, places)
 
 
 class ReadAhead:

@@ -153,7 +153,7 @@ def _plan_bootstrap(plan: Plan, numerics: Numerics) -> None:
         TuneStage(
             {
                 "model": model,
-                **loop_identity(settings, recipe.runtime.micro_rows),
+                "loop": loop_identity(settings),
                 "passes": settings["passes"],
                 "validation_fraction": settings["validation_fraction"],
                 "initial_checkpoint": settings["initial_checkpoint"],
@@ -198,7 +198,7 @@ def _pretrain(plan: Plan, arm: ArmName, seed: int, numerics: Numerics) -> Pretra
     return PretrainStage(
         {
             "model": recipe.model.model_dump(mode="json"),
-            **loop_identity(recipe.pretrain.model_dump(mode="json"), recipe.runtime.micro_rows),
+            "loop": loop_identity(recipe.pretrain.model_dump(mode="json")),
             "sources": arm_sources(arm, recipe.budget),
         },
         inputs,

@@ -154,7 +154,7 @@ class Runner:
         return Artifact(directory, manifest)
 
     def _check_started(self, stage: Stage, scratch: Path) -> None:
-        """Refuse to go on with other numerics than those that the stage began with."""
+        """Refuse to go on with other numerics than those that the stage's results began with."""
         file = scratch / "started.json"
         if not file.is_file():
             write_json(file, {"id": stage.id, "numerics": stage.numerics})
@@ -165,7 +165,10 @@ class Runner:
             for key in sorted({*before, *now})
             if canonical_json(before.get(key)) != canonical_json(now.get(key))
         ]
-        if changed:
+        if changed and not _has_results(scratch):
+            shutil.rmtree(scratch)
+            self._check_started(stage, scratch)
+        elif changed:
             raise BadInput(
                 f"{stage.label} was begun with other numerics: {'; '.join(changed)}; "
                 f"set them back, or remove {scratch.parent} to begin it again"
@@ -324,6 +327,13 @@ def _damage(directory: Path) -> list[str]:
         return damaged_files(directory, read_json(directory / PART_FACTS)["files"])
     except (ValueError, KeyError, TypeError, AttributeError):
         return [PART_FACTS]
+
+
+def _has_results(scratch: Path) -> bool:
+    """Whether a stage that was begun has come to anything."""
+    return any((scratch / "parts").glob("*")) or any(
+        path.name not in ("started.json", "prepared", "parts") for path in scratch.iterdir()
+    )
 
 
 def _part_path(folder: Path, index: int) -> Path:

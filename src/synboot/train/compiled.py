@@ -8,6 +8,7 @@ compiled code; on disk inductor keeps it below `TORCHINDUCTOR_CACHE_DIR`.
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import sysconfig
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -28,6 +29,7 @@ AUTO_FLOPS = 10**13
 blocks save more than the quarter of a minute that a first compilation costs."""
 
 _AUTO = f"inductor from {AUTO_FLOPS:.0e} FLOPs"
+_PROBE = "#include <Python.h>\n#include <cmath>\n"
 _RECOMPILE_LIMIT = 64
 _compiled_for: object = None
 """What the compiled code of this process is for."""
@@ -36,14 +38,21 @@ _compiled_for: object = None
 @cache
 def no_compiler() -> str | None:
     """Why inductor cannot make code for this machine's CPU; None if it can."""
+    headers = sysconfig.get_path("include")
     try:
-        get_cpp_compiler()
+        command = [get_cpp_compiler(), "-x", "c++", "-fsyntax-only", "-I", headers, "-"]
+        tried = subprocess.run(
+            command, input=_PROBE, capture_output=True, text=True, timeout=60, check=False
+        )
     except InvalidCxxCompiler:
         return "no C++ compiler"
     except Exception as error:  # it tries programs that may be anything
         return f"no C++ compiler that works ({type(error).__name__})"
-    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+    if not (Path(headers) / "Python.h").is_file():
         return "no Python.h (the development files of Python)"
+    if tried.returncode:
+        errors = [line for line in tried.stderr.splitlines() if "error" in line]
+        return f"no C++ compiler that works ({(errors or ['it fails'])[0][:100]})"
     return None
 
 
@@ -72,7 +81,7 @@ def why_eager(name: CompileName, device: DeviceName) -> str | None:
     reason = no_compiler() if resolve_device(device).type == "cpu" and name == "auto" else None
     if reason is None:
         return None
-    return f"not compiled: {reason}; training runs eagerly"
+    return f"not compiled: {reason}; training of {AUTO_FLOPS:.0e} FLOPs and more runs eagerly"
 
 
 @contextlib.contextmanager
@@ -81,8 +90,8 @@ def compiled_blocks(model: Any, shape: tuple[int, int], kind: object = None) -> 
     (rows, length); other shapes run eagerly. `kind` is what else the code depends on.
 
     What was compiled before is kept for the same config, shape and kind, and forgotten otherwise,
-    so that bits cannot depend on what this process did earlier. Raises SynbootError at the first
-    call of a block that cannot be compiled.
+    all of torch's in this process: bits cannot depend on what it did earlier. Raises SynbootError
+    at the first call of a block that cannot be compiled.
     """
     global _compiled_for
     names = set(model._no_split_modules or ())
@@ -101,10 +110,10 @@ def compiled_blocks(model: Any, shape: tuple[int, int], kind: object = None) -> 
         with settings:
             yield
     except (torch._dynamo.exc.TorchDynamoException, InductorError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise SynbootError(
-            f"{type(model).__name__} cannot be compiled here: {reason}; "
-            "--set runtime.compile=off trains it eagerly"
+            f"{type(model).__name__} cannot be compiled here: {reason}; with "
+            "runtime.compile=off (SYNBOOT_RUNTIME__COMPILE=off) it is trained eagerly"
         ) from error
     finally:
         for block in blocks:
@@ -112,8 +121,7 @@ def compiled_blocks(model: Any, shape: tuple[int, int], kind: object = None) -> 
 
 
 def _for_shape(block: Any, shape: tuple[int, int]) -> Callable[..., Any]:
-    # fallback_random: dropout draws the masks that it draws eagerly.
-    compiled = torch.compile(block._call_impl, dynamic=False, options={"fallback_random": True})
+    compiled = torch.compile(block._call_impl, dynamic=False)
 
     def call(*inputs: Any, **options: Any) -> Any:
         states = inputs[0] if inputs else options["hidden_states"]  # [rows, length, width]

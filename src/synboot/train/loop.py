@@ -6,19 +6,16 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import Field
-from torch.nn import functional
 
-from synboot.core.errors import BadInput, Incomplete, SynbootError
+from synboot.core.errors import Incomplete, SynbootError
 from synboot.core.events import ReportProgress, ignore_progress
-from synboot.core.rng import seed_for
 from synboot.core.storage import fsync_path
-from synboot.data.batches import Batches, ReadAhead, Rows
+from synboot.data.batches import Batch, Batches, ReadAhead, Rows
 from synboot.train.checkpoint import (
     TrainState,
     load_checkpoint,
@@ -28,8 +25,10 @@ from synboot.train.checkpoint import (
 )
 from synboot.train.compiled import compiled_blocks
 from synboot.train.device import autocast
+from synboot.train.dropout import Dropout
 from synboot.train.loss import mean_loss, summed_loss
 from synboot.train.optim import OptimConfig, learning_rate, new_optimizer
+from synboot.train.replicas import Replicas, share_rows
 
 
 class LoopConfig(OptimConfig):
@@ -61,7 +60,8 @@ def train(
     """Train `model` in place on one pass over `rows`; resumes from `scratch` if it can.
 
     Gradients of a batch are accumulated over forward passes of at most `micro_rows` rows, and
-    validation reads no more at once. With `compiled_length`, the usual length of a row, the
+    validation reads no more at once; on a CPU, torch's threads take such passes at once, each on
+    its own. With `compiled_length`, the usual length of a row, the
     model's blocks are compiled for full batches of it; what has another shape runs eagerly. The
     weights of lowest validation loss end up in `scratch/best.safetensors`. Returns the final state.
     Raises SynbootError at a loss or gradient that is not finite, with the step's number, or if the
@@ -69,41 +69,48 @@ def train(
     """
     model.to(device)
     optimizer = new_optimizer(model, config)
-    forward_rows = micro_rows or config.batch_rows
     cast = autocast(device, precision)
+    number, forward_rows = share_rows(model, device, config.batch_rows, micro_rows)
     checkpoints, best = scratch / "checkpoints", scratch / "best.safetensors"
     state = load_checkpoint(checkpoints, model, optimizer, best) or TrainState()
     saved = time.monotonic()
 
     with contextlib.ExitStack() as on_leaving:
-        on_leaving.enter_context(_own_random_state(device))
-        on_leaving.callback(add_dropout(model, config.dropout))
+        replicas = Replicas(model, number)
+        on_leaving.callback(replicas.close)
         on_leaving.callback(optimizer.zero_grad)
         on_leaving.callback(model.eval)
-        if compiled_length is not None:
-            shape = (forward_rows, compiled_length)
-            on_leaving.enter_context(compiled_blocks(model, shape, (precision, config.dropout)))
+        dropout = {replica: Dropout(replica, config.dropout) for replica in replicas.models}
+        for replica in replicas.models:
+            on_leaving.callback(dropout[replica].remove)
+            if compiled_length is not None:
+                shape, kind = (forward_rows, compiled_length), (precision, config.dropout)
+                on_leaving.enter_context(compiled_blocks(replica, shape, kind))
         batches = ReadAhead(Batches(rows, config.batch_rows), forward_rows)
         on_leaving.callback(batches.close)
         num_steps = batches.num_steps
         validate_at = validation_steps(num_steps, config.num_validations)
         emit("training_from", step=state.step, num_steps=num_steps)
         while state.step < num_steps:
-            model.train()
-            torch.manual_seed(seed_for(seed, "dropout", state.step))
-            losses = []
-            for batch in batches.batch(state.step):
+            micro_batches = batches.batch(state.step)
+
+            def add_gradients(replica: Any, batch: Batch) -> tuple[torch.Tensor, int]:
+                replica.train()
+                dropout[replica].draw(seed, state.step, batch.rows)
                 with cast():
-                    loss_sum, targets = summed_loss(model, batch, device)
+                    loss_sum, targets = summed_loss(replica, batch, device)
                 torch.autograd.backward(loss_sum / batch.global_targets)
-                losses.append(loss_sum.detach())
-                state.loss_targets += targets
-                state.tokens += targets
+                return loss_sum.detach(), targets
+
+            losses, targets = zip(*replicas.run(add_gradients, micro_batches), strict=True)
+            replicas.sum_gradients()
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
             step_loss = sum(loss.item() for loss in losses)
             if not (torch.isfinite(norm) and math.isfinite(step_loss)):
                 raise SynbootError(_not_finite(state.step + 1, num_steps, "gradient or the loss"))
             state.loss_sum += step_loss
+            state.loss_targets += sum(targets)
+            state.tokens += sum(targets)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, state.step, num_steps)
             optimizer.step()
@@ -112,7 +119,7 @@ def train(
 
             note = ""
             if state.step in validate_at:
-                validation = mean_loss(model, validation_rows, forward_rows, device, precision)
+                validation = mean_loss(replicas, validation_rows, forward_rows, device, precision)
                 if not math.isfinite(validation):
                     raise SynbootError(_not_finite(state.step, num_steps, "validation loss"))
                 _log(state, validation)
@@ -140,48 +147,6 @@ def validation_steps(num_steps: int, num_validations: int) -> set[int]:
     return {round((i + 1) * num_steps / count) for i in range(count)}
 
 
-_RESIDUAL_STREAM = (
-    ("embed_tokens", "o_proj", "down_proj"),  # Llama, Mistral, Qwen2, Qwen3
-    ("drop", "c_proj"),  # GPT-2, whose blocks have two c_proj
-    ("emb_dropout", "dense", "dense_4h_to_h"),  # GPT-NeoX
-)
-"""The modules whose outputs the residual stream is the sum of, by layout."""
-
-
-def add_dropout(model: torch.nn.Module, rate: float) -> Callable[[], None]:
-    """Dropout on what the embedding and every block's two branches add to the residual stream;
-    returns a function that takes it off again. Raises BadInput for a layout that is not known.
-
-    It comes on top of dropout that a model has of its own, which `load_model` sets to 0."""
-    if rate == 0.0:
-        return lambda: None
-
-    modules: dict[str, list[torch.nn.Module]] = {}
-    for name, module in model.named_modules():
-        modules.setdefault(name.rsplit(".", 1)[-1], []).append(module)
-    layout = next((names for names in _RESIDUAL_STREAM if modules.keys() >= {*names}), None)
-    if layout is None:
-        raise BadInput(f"field dropout: expected 0, as {type(model).__name__} has no known layout")
-    drop = _dropping(rate)
-    handles = [module.register_forward_hook(drop) for name in layout for module in modules[name]]
-
-    def remove() -> None:
-        for handle in handles:
-            handle.remove()
-
-    return remove
-
-
-@cache
-def _dropping(rate: float) -> Callable[[torch.nn.Module, Any, torch.Tensor], torch.Tensor]:
-    """A forward hook; one object a rate, so that arms of equal rate share compiled blocks."""
-
-    def drop(module: torch.nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        return functional.dropout(output, rate, training=module.training)
-
-    return drop
-
-
 def _log(state: TrainState, validation_loss: float) -> None:
     state.history.append(
         {
@@ -207,8 +172,3 @@ def _not_finite(step: int, num_steps: int, what: str) -> str:
         f"step {step} of {num_steps}: the {what} is not finite; nothing of this step was kept. "
         "A lower learning rate or a longer warmup is the usual remedy"
     )
-
-
-def _own_random_state(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Inside it torch's global generators may be seeded; the caller's state comes back after."""
-    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])

@@ -18,12 +18,14 @@ from torch.nn import functional
 
 from synboot.data.batches import IGNORED, Batch, Batches, Rows
 from synboot.train.device import autocast
+from synboot.train.replicas import Replicas
 
 _CHUNK_ROWS = 512
 _MIN_CHUNK_ROWS = 64
 _CHUNK_LOGITS = {"cpu": 1 << 22, "cuda": 1 << 27}
 """Logits that exist at once, by device."""
 
+_LARGE_LOGITS = 1000.0
 _PLAIN_HEADS: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 
 
@@ -46,7 +48,6 @@ def summed_loss(model: Any, batch: Batch, device: torch.device) -> tuple[torch.T
     return head_loss(hidden.flatten(0, 1)[places], head.weight, head.bias, chosen), len(places)
 
 
-@torch.no_grad()
 def mean_loss(
     model: Any,
     rows: Rows,
@@ -54,17 +55,22 @@ def mean_loss(
     device: torch.device,
     precision: str = "float32",
 ) -> float:
-    """Mean cross-entropy in nats per position with loss, over all of `rows`, without dropout."""
-    model.eval()
+    """Mean cross-entropy in nats per position with loss, over all of `rows`, without dropout;
+    `model` may be several that share the work."""
+    replicas = model if isinstance(model, Replicas) else Replicas(model)
+
+    @torch.no_grad()  # of a thread
+    def loss_of(replica: Any, batch: Batch) -> tuple[float, int]:
+        replica.eval()
+        with autocast(device, precision)():
+            loss, targets = summed_loss(replica, batch, device)
+        return loss.item(), targets
+
     batches = Batches(rows, batch_rows)
-    total, count = 0.0, 0
-    with autocast(device, precision)():
-        for step in range(batches.num_steps):
-            for batch in batches.batch(step):
-                loss, targets = summed_loss(model, batch, device)
-                total += loss.item()
-                count += targets
-    return total / count
+    found = replicas.run(
+        loss_of, [batch for step in range(batches.num_steps) for batch in batches.batch(step)]
+    )
+    return sum(loss for loss, _ in found) / sum(targets for _, targets in found)
 
 
 def head_loss(
@@ -90,7 +96,6 @@ class _HeadLoss(torch.autograd.Function):
     ) -> torch.Tensor:
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-        ctx.bias = bias is not None
         loss = torch.zeros((), device=hidden.device)
         to_hidden = torch.empty_like(hidden) if with_gradient else None
         to_weight = torch.zeros_like(weight) if with_gradient else None
@@ -159,12 +164,18 @@ def _try_head(model: Any) -> bool:
     was_training = model.training
     model.eval()  # dropout would draw
     with torch.autocast(device.type, enabled=False):
-        logits = model(input_ids=ids, use_cache=False).logits
-        found = functional.linear(base(input_ids=ids, use_cache=False)[0], head.weight, head.bias)
+        hidden = base(input_ids=ids, use_cache=False)[0]
+        # A cap shows on large logits only, and those of a fresh model are small.
+        scale = _LARGE_LOGITS / functional.linear(hidden, head.weight).abs().max().clamp_min(1e-20)
+        scaling = head.register_forward_pre_hook(lambda _head, inputs: (inputs[0] * scale,))
+        try:
+            logits = model(input_ids=ids, use_cache=False).logits
+        finally:
+            scaling.remove()
+        found = functional.linear(hidden * scale, head.weight, head.bias)
     model.train(was_training)
-    scale = logits.abs().max().item()
     return found.shape == logits.shape and torch.allclose(
-        found, logits, rtol=1e-4, atol=1e-5 * scale
+        found, logits, rtol=1e-4, atol=1e-5 * logits.abs().max().item()
     )
 
 

@@ -135,7 +135,7 @@ def pretrain(
     stage = PretrainStage(
         {
             "model": settings,
-            **loop_identity(loop.model_dump(mode="json"), own.runtime.micro_rows),
+            "loop": loop_identity(loop.model_dump(mode="json")),
             "tokens": tokens,
             "sources": sources,
         },
@@ -210,7 +210,7 @@ def tune(
     stage = TuneStage(
         {
             "model": given.settings,
-            **loop_identity(config, own.runtime.micro_rows),
+            "loop": loop_identity(config),
             "passes": passes,
             "validation_fraction": validation_fraction,
         },

@@ -117,7 +117,7 @@ class PretrainStage(_TrainingStage):
     """
 
     name = "pretrain"
-    version = 2
+    version = 3
 
     def _sources(self, context: Context) -> list[Source]:
         tokens = context.inputs["tokens"]
@@ -172,7 +172,7 @@ class TuneStage(_TrainingStage):
     """Tunes the base model into the synthesizer, p(d2 given d1)."""
 
     name = "tune"
-    version = 2
+    version = 3
 
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
         """Write last/ and best/ (model directories) and history.json."""
@@ -246,11 +246,6 @@ def validation_rows(tokens: Artifact, context: int, *, end_id: int, start_id: in
     return Mixture([valid], context, end_id, seed=0, start_id=start_id)
 
 
-def loop_identity(settings: Mapping[str, Any], micro_rows: int | None) -> dict[str, Any]:
-    """What of a section is the loop's, for a stage's config. With dropout, masks depend on how a
-    batch is cut into micro-batches by more than rounding, so the cut is part of what the stage is.
-    """
-    loop = {"loop": {key: settings[key] for key in LoopConfig.model_fields}}
-    if settings["dropout"] > 0 and micro_rows is not None:
-        return loop | {"micro_rows": micro_rows}
-    return loop
+def loop_identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a section is the loop's, for a stage's config."""
+    return {key: settings[key] for key in LoopConfig.model_fields}
