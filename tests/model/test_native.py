@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import mmap
 import sys
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,18 @@ def test_a_token_is_drawn_as_the_reference_draws_it(
         assert token in tokens_within_rounding(row, uniform, sampling)
 
 
+def test_what_comes_in_another_type_or_order_is_drawn_from_the_same() -> None:
+    random = rng("other types")
+    logits, uniforms = random.normal(size=(8, 50)).astype(np.float32), random.random(16)[::2]
+    settings = {"num_tokens": 50, "temperature": 1.0, "top_p": 0.9, "top_k": 0}
+    expected = native_choose(logits, uniforms.astype(np.float32), SamplingConfig())
+    for other in (np.asfortranarray(logits), logits.astype(np.float64), np.tile(logits, 2)[:, :50]):
+        found = DECODER.choose(other, np.arange(8, dtype=np.int32), uniforms, **settings)
+        assert found.tolist() == expected
+    hidden = random.normal(size=(6, 32)).astype(np.float32)
+    np.testing.assert_array_equal(DECODER.logits(np.asfortranarray(hidden)), DECODER.logits(hidden))
+
+
 def test_logits_that_are_minus_infinity_are_never_drawn() -> None:
     logits = np.full((3, 40), -np.inf, np.float32)
     logits[:, [3, 38]] = 0
@@ -220,6 +233,20 @@ def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SynbootError, match="there is no C compiler"):
         NativeDecoder(model, capacity=16, num_pages=1)
     load.cache_clear()
+
+
+def test_pages_that_no_memory_holds_are_refused_by_the_settings_name() -> None:
+    with pytest.raises(SynbootError, match=r"no memory for [0-9,.]+ GB .*runtime\.slots"):
+        NativeDecoder(long_model("pages"), capacity=16, num_pages=1 << 40)
+
+
+def test_a_kernel_without_large_pages_is_no_hindrance(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plain(mmap.mmap):
+        def madvise(self, *_: int) -> None:
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(mmap, "mmap", Plain)
+    NativeDecoder(long_model("pages"), capacity=16, num_pages=1)
 
 
 @pytest.mark.parametrize("layout", ["gpt2", "mistral, sliding"])
