@@ -19,7 +19,7 @@ from synboot.data.tokens import TokenStore, write_token_store
 from synboot.experiment.stages.corpus import unique_documents
 from synboot.experiment.stages.process import set_threads
 from synboot.model.architecture import empty_model, load_model
-from synboot.model.flops import forward_flops, known_cost, sampling_flops
+from synboot.model.flops import Cost, forward_flops, known_cost, sampling_flops
 from synboot.pipeline.stage import Context, Counts, Stage, part_counts
 from synboot.synth.engine import Engine, ReferenceEngine, SamplingConfig
 from synboot.synth.engines import SHARES_PROMPTS, engine_for
@@ -254,8 +254,7 @@ class SynthesizeStage(Stage):
         }
 
     def _flops(self, context: Context, prefix: Prefix, engine: str) -> int | None:
-        """Of the candidates that were looked at, as `engine` samples: with a prompt for each, or
-        for those of a part that follow each other, and the tokens after it."""
+        """Of the candidates that were looked at."""
         cost = known_cost(empty_model(self._model_directory(context)))
         if cost is None:
             return None
@@ -264,16 +263,30 @@ class SynthesizeStage(Stage):
         order = self._order(context)
         prompts = [len(prompt(store[i][:-1], length, 0)) for i in range(order.num_seeds)]
         part_draws = int(self.numerics["part_draws"])
-        total = 0
-        for index, sampled in enumerate(prefix.sampled):
-            own = prompts[order.place(index)[0]]
-            if engine == ReferenceEngine.name:  # keeps nothing from token to token
-                total += sum(forward_flops(cost, 0, own + before) for before in range(sampled))
-                continue
-            first = index % order.draws_per_prompt == 0 or index % part_draws == 0
-            shared = engine in SHARES_PROMPTS and not first
-            total += sampling_flops(cost, own, sampled, shared_prompt=shared)
-        return total
+        return draws_flops(cost, engine, order, part_draws, prompts, prefix.sampled)
+
+
+def draws_flops(
+    cost: Cost,
+    engine: str,
+    order: DrawOrder,
+    part_draws: int,
+    prompts: Sequence[int],
+    sampled: Sequence[int],
+) -> int:
+    """FLOPs of the first draws of `order`, as the engine of that name makes them: `prompts` are
+    lengths by seed document, `sampled` the tokens of each draw, END included. Draws of a prompt
+    that follow each other in a part share it, where the engine does that."""
+    total = 0
+    for index, count in enumerate(sampled):
+        length = prompts[order.place(index)[0]]
+        if engine == ReferenceEngine.name:  # which keeps nothing from token to token
+            total += sum(forward_flops(cost, 0, length + before) for before in range(count))
+            continue
+        first = index % order.draws_per_prompt == 0 or index % part_draws == 0
+        shared = engine in SHARES_PROMPTS and not first
+        total += sampling_flops(cost, length, count, shared_prompt=shared)
+    return total
 
 
 def _reasons(prefix: Prefix) -> str:
