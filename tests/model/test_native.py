@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import mmap
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synboot.core.errors import BadInput, SynbootError
@@ -147,10 +148,40 @@ def native_choose(logits: np.ndarray, uniforms: np.ndarray, sampling: SamplingCo
 DECODER = NativeDecoder(tiny_model("qwen3", vocab_size=16), capacity=16, num_pages=1)
 
 
+ROUNDING = 3e-6
+"""Of a distribution function that float32 weights sum up to: some 1e-7 each, and logits divided by
+a temperature, which round too."""
+
+
+def tokens_within_rounding(
+    logits: np.ndarray, uniform: float, sampling: SamplingConfig
+) -> set[int]:
+    """Slow, float64: what may be drawn where the edge of top-p and the uniform number are moved by
+    `ROUNDING` at most."""
+    if sampling.temperature == 0:
+        return {int(logits.argmax())}
+    weights = np.exp((logits - logits.max()).astype(np.float64) / sampling.temperature)
+    weights /= weights.sum()
+    ranked = np.sort(weights)[::-1][: sampling.top_k or None]
+    reached, wanted = ranked.cumsum(), sampling.top_p * ranked.sum()
+    if sampling.top_p == 1:
+        fewest = most = len(ranked) - 1
+    else:
+        fewest, most = np.searchsorted(reached, [wanted - ROUNDING, wanted + ROUNDING])
+    possible = set()
+    for least in np.unique(ranked[fewest : most + 1]):
+        passed = np.where(weights >= least, weights, 0).cumsum()
+        ends = np.clip([uniform - ROUNDING, uniform + ROUNDING], 0, 1) * passed[-1]
+        first, last = np.searchsorted(passed, ends, side="right")
+        between = weights[first : last + 1]
+        possible |= set((first + np.flatnonzero((between >= least) & (between > 0))).tolist())
+    return possible
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     number=st.integers(0, 10**6),
-    size=st.sampled_from([1, 2, 7, 8, 9, 100, 4096]),
+    size=st.sampled_from([1, 2, 7, 8, 9, 100, 700, 4096]),
     spread=st.sampled_from([0.1, 1.0, 3.0, 20.0]),
     temperature=st.sampled_from([0.0, 1e-30, 0.7, 1.0, 1.6]),
     top_p=st.sampled_from([1.0, 0.95, 0.9, 0.5, 1e-6]),
@@ -159,20 +190,31 @@ DECODER = NativeDecoder(tiny_model("qwen3", vocab_size=16), capacity=16, num_pag
 def test_a_token_is_drawn_as_the_reference_draws_it(
     number: int, size: int, spread: float, temperature: float, top_p: float, top_k: int
 ) -> None:
-    """Except where a uniform number, or the edge of top-p, is within float32's rounding: then the
-    tokens are neighbours among what is kept. Logits are multiples of 1/64, so that ties are."""
+    """Each is one that exact arithmetic draws, up to rounding, and nearly all are torch's: with
+    4,096 tokens a row differs with a chance below 1e-4 (none of 54,540 did), so that three of the
+    20 rows of one of 200 examples do with one below 1e-6. Logits are multiples of 1/64, so that
+    ties are."""
     random = rng("choose", number, size)
     logits = np.round(random.normal(size=(20, size)) * spread * 64).astype(np.float32) / 64
     uniforms = random.random(20, dtype=np.float32)
     sampling = SamplingConfig(temperature=temperature, top_p=top_p, top_k=top_k)
     expected = choose(torch.from_numpy(logits), torch.from_numpy(uniforms), sampling).tolist()
     found = native_choose(logits, uniforms, sampling)
-    differing = [i for i in range(20) if found[i] != expected[i]]
-    assume(len(differing) <= 1)  # each with a chance of about 1e-4 at 4,096 tokens
-    for i in differing:
-        again = np.clip(uniforms[i] + np.linspace(-3e-5, 3e-5, 61, dtype=np.float32), 0, 1 - 2**-24)
-        rows = np.repeat(logits[i : i + 1], 61, 0)
-        assert expected[i] in native_choose(rows, again, sampling)
+    assert sum(a != b for a, b in zip(found, expected, strict=True)) <= 2
+    for row, uniform, token in zip(logits, uniforms.tolist(), found, strict=True):
+        assert token in tokens_within_rounding(row, uniform, sampling)
+
+
+def test_what_comes_in_another_type_or_order_is_drawn_from_the_same() -> None:
+    random = rng("other types")
+    logits, uniforms = random.normal(size=(8, 50)).astype(np.float32), random.random(16)[::2]
+    settings = {"num_tokens": 50, "temperature": 1.0, "top_p": 0.9, "top_k": 0}
+    expected = native_choose(logits, uniforms.astype(np.float32), SamplingConfig())
+    for other in (np.asfortranarray(logits), logits.astype(np.float64), np.tile(logits, 2)[:, :50]):
+        found = DECODER.choose(other, np.arange(8, dtype=np.int32), uniforms, **settings)
+        assert found.tolist() == expected
+    hidden = random.normal(size=(6, 32)).astype(np.float32)
+    np.testing.assert_array_equal(DECODER.logits(np.asfortranarray(hidden)), DECODER.logits(hidden))
 
 
 def test_logits_that_are_minus_infinity_are_never_drawn() -> None:
@@ -191,6 +233,20 @@ def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SynbootError, match="there is no C compiler"):
         NativeDecoder(model, capacity=16, num_pages=1)
     load.cache_clear()
+
+
+def test_pages_that_no_memory_holds_are_refused_by_the_settings_name() -> None:
+    with pytest.raises(SynbootError, match=r"no memory for [0-9,.]+ GB .*runtime\.slots"):
+        NativeDecoder(long_model("pages"), capacity=16, num_pages=1 << 40)
+
+
+def test_a_kernel_without_large_pages_is_no_hindrance(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plain(mmap.mmap):
+        def madvise(self, *_: int) -> None:
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(mmap, "mmap", Plain)
+    NativeDecoder(long_model("pages"), capacity=16, num_pages=1)
 
 
 @pytest.mark.parametrize("layout", ["gpt2", "mistral, sliding"])

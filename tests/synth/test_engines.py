@@ -1,4 +1,4 @@
-"""Which engine samples: by setting, device, compiler and model, and never silently another."""
+"""Which engine samples: by setting, device, compiler and model; its name says which it is."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from typing import Any
 
 import pytest
 
+from synboot.core import native
 from synboot.core.errors import BadInput
 from synboot.synth import engines
-from synboot.synth.engines import engine_for, resolve_engine, why_torch
+from synboot.synth.engines import (
+    check_engine,
+    engine_for,
+    engine_numerics,
+    resolve_engine,
+    why_torch,
+)
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))
 
@@ -21,10 +28,10 @@ FIXED: dict[str, Any] = {"context": 16, "end_id": 0, "num_tokens": 24, "slots": 
 
 @pytest.fixture
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "find_compiler", lambda: None)
+    monkeypatch.setattr(engines, "no_native", lambda: "cc failed: no math.h")
 
 
-def test_native_is_for_a_cpu_with_a_compiler() -> None:
+def test_native_is_for_a_cpu_with_a_compiler_that_works() -> None:
     assert resolve_engine("auto", "cpu") == resolve_engine("native", "cpu") == "native"
     assert resolve_engine("auto", "cuda") == resolve_engine("torch", "cpu") == "torch"
     assert why_torch("auto", "cpu") is None
@@ -32,11 +39,11 @@ def test_native_is_for_a_cpu_with_a_compiler() -> None:
         resolve_engine("native", "cuda")
 
 
-def test_without_a_compiler_torch_samples_and_that_is_said(no_compiler: None) -> None:
+def test_without_one_torch_samples_and_that_is_said(no_compiler: None) -> None:
     assert resolve_engine("auto", "cpu") == "torch"
-    assert "there is no C compiler" in (why_torch("auto", "cpu") or "")
+    assert "cc failed: no math.h" in (why_torch("auto", "cpu") or "")
     assert why_torch("torch", "cpu") is None  # as asked
-    with pytest.raises(BadInput, match=r"runtime\.engine.*there is no C compiler"):
+    with pytest.raises(BadInput, match=r"runtime\.engine.*cc failed: no math"):
         resolve_engine("native", "cpu")
 
 
@@ -44,6 +51,32 @@ def test_a_cache_that_torch_does_not_have_is_refused(no_compiler: None) -> None:
     for name, device in (("torch", "cpu"), ("auto", "cuda"), ("auto", "cpu")):
         with pytest.raises(BadInput, match=r"runtime\.cache"):
             resolve_engine(name, device, "bfloat16")
+
+
+def test_numerics_of_compiled_code_say_what_was_compiled_by_what(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So that a stage that is resumed with another compiler, or on another processor, stops."""
+    found = engine_numerics("auto", "cpu", "float32")
+    assert (found["engine"], found["cache"]) == ("native", "float32")
+    assert found == engine_numerics("native", "cpu", "float32")
+    monkeypatch.setattr(native, "_processor", lambda: "another")
+    other = engine_numerics("auto", "cpu", "float32")
+    assert {key for key in found if found[key] != other[key]} == {"library"}
+    expected = {"engine": "torch", "cache": "float32"}
+    assert engine_numerics("torch", "cpu", "float32") == expected
+
+
+def test_native_by_name_is_refused_for_a_model_that_it_does_not_serve() -> None:
+    gpt2 = tiny_model("gpt2").config
+    for name in ("auto", "torch"):
+        check_engine(name, gpt2)
+    check_engine("native", tiny_model("qwen3").config)
+    with pytest.raises(BadInput, match=r"runtime\.engine: expected auto or torch .* not gpt2"):
+        check_engine("native", gpt2)
+    odd = tiny_model("qwen3", head_dim=6).config
+    with pytest.raises(BadInput, match=r"heads of a multiple of 4, not 6"):
+        check_engine("native", odd)
 
 
 @pytest.mark.parametrize(

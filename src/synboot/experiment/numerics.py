@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from synboot.experiment.recipe import RuntimeConfig
-from synboot.synth.engines import resolve_engine
+from synboot.synth.engines import engine_numerics
 from synboot.train.compiled import resolve_compile
 from synboot.train.device import resolve_device, resolve_precision
 
@@ -47,8 +47,7 @@ def numerics_of(runtime: RuntimeConfig) -> Numerics:
         draws={
             **shared,
             "threads": 1,
-            "engine": resolve_engine(runtime.engine, device.type, runtime.cache),
-            "cache": runtime.cache,
+            **engine_numerics(runtime.engine, device.type, runtime.cache),
             "slots": runtime.slots,
             "part_draws": runtime.part_draws,
         },

@@ -220,8 +220,8 @@ def _num_cpus() -> int:
 
 
 class RuntimeConfig(Config):
-    """How the machine is used: no part of any identity. Device, precision, compile, threads, slots,
-    micro rows and part sizes are numerics: recorded, and fixed while a stage is unfinished."""
+    """How the machine is used: no part of any identity. All but workers and checkpoint_seconds are
+    numerics: recorded, and fixed while a stage is unfinished."""
 
     workers: int = Field(default_factory=_num_cpus, ge=1)
     """Processes that share the parts of a stage."""
@@ -235,6 +235,7 @@ class RuntimeConfig(Config):
     slots: int = Field(default=64, ge=1)
     """Sequences that are sampled together."""
     engine: EngineName = "auto"
+    """What samples; auto is native on a CPU with a C compiler that works, else torch."""
     cache: CacheType = "float32"
     """Of keys and values while sampling; bfloat16 takes half the memory and rounds them."""
     part_documents: int = Field(default=2048, ge=1)

@@ -8,6 +8,7 @@ Held to transformers' own forward by a test (law 10).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import mmap
@@ -18,8 +19,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from synboot.core.errors import BadInput
-from synboot.core.native import load
+from synboot.core.errors import BadInput, SynbootError
+from synboot.core.native import fingerprint, load
 from synboot.model.decode import check_understood, rotary
 
 CacheType = Literal["float32", "bfloat16"]
@@ -28,6 +29,7 @@ PAGE = 16
 """Positions of a page."""
 
 _SOURCE = Path(__file__).with_name("decode.c")
+_ADVICE = "set a smaller runtime.slots"
 _POINTERS = (
     "input_norm",
     "qkv",
@@ -75,12 +77,32 @@ class _Model(ctypes.Structure):
     ]
 
 
+def library_fingerprint() -> str:
+    """What stands for the compiled code in numerics: another compiler, or another processor, may
+    round otherwise. Raises SynbootError if there is no C compiler."""
+    return fingerprint(_SOURCE)
+
+
+def check_served(config: Any) -> None:
+    """Raises BadInput for a model whose numbers `NativeDecoder` would get wrong, or that it does
+    not serve."""
+    check_understood(config)
+    if _head_dim(config) % 4:
+        raise BadInput(f"the native engine reads heads of a multiple of 4, not {_head_dim(config)}")
+
+
+def _head_dim(config: Any) -> int:
+    return int(
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    )
+
+
 class NativeDecoder:
     """A model's weights, packed for products on this processor, and `num_pages` pages of keys and
     values for sequences of at most `capacity` positions.
 
-    Raises BadInput for a model whose numbers it would get wrong, or that it does not serve, and
-    SynbootError where there is no C compiler.
+    Raises BadInput for a model that `check_served` refuses or that is not on a CPU, and
+    SynbootError where C cannot be compiled or the pages do not fit into memory.
     """
 
     def __init__(
@@ -92,15 +114,10 @@ class NativeDecoder:
         cache: CacheType = "float32",
     ) -> None:
         config = model.config
-        check_understood(config)
-        head_dim = getattr(config, "head_dim", None) or (
-            config.hidden_size // config.num_attention_heads
-        )
-        device = next(model.parameters()).device
-        if device.type != "cpu":
+        check_served(config)
+        head_dim = _head_dim(config)
+        if next(model.parameters()).device.type != "cpu":
             raise BadInput("the native engine samples on a CPU")
-        if head_dim % 4:
-            raise BadInput(f"the native engine reads heads of a multiple of 4, not {head_dim}")
         macros = {"HEAD_DIM": str(head_dim), "PAGE": str(PAGE)} | (
             {"KV_BFLOAT16": "1"} if cache == "bfloat16" else {}
         )
@@ -147,7 +164,8 @@ class NativeDecoder:
         states of the rows numbered `wanted`, int64 ascending: float32 [wanted, width].
 
         `table` int32 [entries] has the numbers of pages that rows refer to. Rows of one sequence
-        may come in one call, if later ones count the earlier ones in their `own_length`.
+        may come in one call, if later ones count the earlier ones in their `own_length`. Raises
+        SynbootError if memory runs out.
         """
         out = np.empty((len(wanted), self._width), np.float32)
         rows, table = np.ascontiguousarray(rows, ROW), np.ascontiguousarray(table, np.int32)
@@ -161,11 +179,12 @@ class NativeDecoder:
             ctypes.c_int64(len(wanted)),
             _place(out),
         ):
-            raise MemoryError("no memory for a forward pass")
+            raise SynbootError(f"no memory for a forward pass of {len(rows)} rows; {_ADVICE}")
         return out
 
     def logits(self, hidden: np.ndarray) -> np.ndarray:
         """Of hidden states [rows, width]: float32 [rows, vocabulary and some more columns]."""
+        hidden = np.ascontiguousarray(hidden, np.float32)
         out = np.empty((len(hidden), self._padded(self.vocabulary)), np.float32)
         self._library.logits(
             ctypes.byref(self._model), _place(hidden), ctypes.c_int64(len(hidden)), _place(out)
@@ -186,15 +205,18 @@ class NativeDecoder:
         """A token for each draw, int64 [draws], as `synboot.synth.engine.choose` defines it: draw i
         is from row `row_of[i]` (int64) of `logits`, among the first `num_tokens` ids, with
         `uniforms[i]` (float32)."""
+        logits = np.ascontiguousarray(logits, np.float32)
+        row_of = np.ascontiguousarray(row_of, np.int64)
+        uniforms = np.ascontiguousarray(uniforms, np.float32)
         drawn = np.empty(len(row_of), np.int64)
         room = np.empty(4 * num_tokens, np.float32)
         self._library.choose(
             _place(logits),
             ctypes.c_int64(logits.shape[1]),
-            _place(np.ascontiguousarray(row_of, np.int64)),
+            _place(row_of),
             ctypes.c_int64(len(row_of)),
             ctypes.c_int64(num_tokens),
-            _place(np.ascontiguousarray(uniforms, np.float32)),
+            _place(uniforms),
             ctypes.c_float(temperature),
             ctypes.c_float(top_p),
             ctypes.c_int64(top_k),
@@ -271,14 +293,22 @@ class NativeDecoder:
 
 def _zeros(shape: tuple[int, ...], kind: type[np.generic]) -> np.ndarray:
     """Zeros, so that what no row has written yet is finite: memory that is taken when it is used,
-    in large pages where the system has them, as it is read in small pieces all over."""
+    in large pages where the system has them, as it is read in small pieces all over. Raises
+    SynbootError if there is not so much."""
     size = math.prod(shape) * np.dtype(kind).itemsize
-    if not hasattr(mmap, "MADV_HUGEPAGE"):
-        return np.zeros(shape, kind)
-    memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_HUGEPAGE)
+    try:
+        if not hasattr(mmap, "MADV_HUGEPAGE"):
+            return np.zeros(shape, kind)
+        memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (OSError, MemoryError, OverflowError, ValueError) as error:
+        raise SynbootError(
+            f"no memory for {size / 1e9:,.1f} GB of keys or values; {_ADVICE}"
+        ) from error
+    with contextlib.suppress(OSError):  # a kernel may be built without large pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, kind, math.prod(shape)).reshape(shape)
 
 
 def _place(array: np.ndarray) -> ctypes.c_void_p:
+    """The address of an array, which the caller must keep: a pointer does not."""
     return ctypes.c_void_p(array.ctypes.data)

@@ -92,11 +92,14 @@ def _sorted(values: torch.Tensor) -> torch.Tensor:
 
 
 def limit_of(request: Request, context: int, sampling: SamplingConfig) -> int:
-    """How many tokens may be drawn: the last one is not fed back, so it needs no position."""
+    """How many tokens may be drawn: the last one is not fed back, so it needs no position. Raises
+    ValueError for a prompt that does not fit, and for a limit below 1."""
     length = len(request.prompt)
     if not 1 <= length <= context:
         raise ValueError(f"a prompt of {length} tokens does not fit a context of {context}")
     own = sampling.max_tokens if request.max_tokens is None else request.max_tokens
+    if own < 1:
+        raise ValueError(f"expected a limit of 1 token at least, got {own}")
     return min(own, sampling.max_tokens, context + 1 - length)
 
 

@@ -6,15 +6,19 @@ import contextlib
 from typing import Any, Literal
 
 from synboot.core.errors import BadInput
-from synboot.core.native import find_compiler
-from synboot.model.native import CacheType
+from synboot.core.native import no_native
+from synboot.model.native import CacheType, check_served, library_fingerprint
 from synboot.synth.engine import Engine, ReferenceEngine, SlotEngine, drawable
 from synboot.synth.engine_native import NativeEngine
 from synboot.synth.engine_transformers import TransformersEngine
 from synboot.train.device import DeviceName, resolve_device
 
 EngineName = Literal["auto", "native", "torch"]
-"""`native`: in C, on CPUs with a C compiler; `torch`: what torch and transformers bring."""
+"""`native`: in C, on CPUs with a C compiler that works; `torch`: what torch and transformers
+bring."""
+
+SHARES_PROMPTS = frozenset({NativeEngine.name, SlotEngine.name})
+"""Names of the engines that compute a prompt once for all draws of it in one call."""
 
 
 def resolve_engine(name: EngineName, device: str, cache: CacheType = "float32") -> str:
@@ -29,6 +33,25 @@ def resolve_engine(name: EngineName, device: str, cache: CacheType = "float32") 
     return resolved
 
 
+def engine_numerics(name: EngineName, device: str, cache: CacheType) -> dict[str, str]:
+    """What of an engine can change last bits: `engine`, `cache` and, of compiled code, `library`,
+    which stands for source, compiler and processor. Raises BadInput as `resolve_engine` does."""
+    resolved = resolve_engine(name, device, cache)
+    compiled = {"library": library_fingerprint()} if resolved == "native" else {}
+    return {"engine": resolved, "cache": cache} | compiled
+
+
+def check_engine(name: EngineName, config: Any) -> None:
+    """Raises BadInput where `native` is asked for by name and does not serve models of `config`."""
+    try:
+        if name == "native":
+            check_served(config)
+    except BadInput as error:
+        raise BadInput(
+            f"field runtime.engine: expected auto or torch for this model, as {error}"
+        ) from error
+
+
 def why_torch(name: EngineName, device: DeviceName) -> str | None:
     """One line for the start of work that would be faster with a C compiler."""
     kind = resolve_device(device).type
@@ -38,9 +61,8 @@ def why_torch(name: EngineName, device: DeviceName) -> str | None:
 
 
 def _missing(device: str) -> str | None:
-    if device != "cpu":
-        return "the device is no CPU"
-    return None if find_compiler() else "there is no C compiler"
+    """Why `native` cannot be; None if it can."""
+    return "the device is no CPU" if device != "cpu" else no_native()
 
 
 def engine_for(

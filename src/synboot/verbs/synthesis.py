@@ -8,8 +8,9 @@ from typing import Unpack
 from synboot.core.config import validate
 from synboot.experiment.recipe import SynthesizeConfig
 from synboot.experiment.stages.synthesis import SynthesizeStage
+from synboot.model.architecture import read_config
 from synboot.synth.engine import SamplingConfig
-from synboot.synth.engines import why_torch
+from synboot.synth.engines import check_engine, why_torch
 from synboot.verbs.inputs import (
     Corpus,
     Reading,
@@ -54,8 +55,9 @@ def synthesize(
     `draws_per_prompt` times in a row.
 
     Writes the Parquet file `output`: text, seed_id, draw, synthesizer, sampling settings, filter
-    scores, licences, ... Counts: tokens, documents, candidates, verdicts, flops, ... Raises
-    BadInput, and GateFellShort if `max_draws_per_seed` draws of every seed are not enough.
+    scores, licences, ... Counts: tokens, documents, candidates, verdicts, the engine that sampled,
+    flops, ... Raises BadInput, and GateFellShort if `max_draws_per_seed` draws of every seed are
+    not enough.
     """
     path = output_path(output, ".parquet")
     whole_number("tokens", tokens)
@@ -81,6 +83,7 @@ def synthesize(
     )
     own = machine(workers=workers, slots=slots, device=device)
     given = given_model(synthesizer, context)
+    check_engine(own.runtime.engine, read_config(given.directory))
     documents = documents_stage({"train": corpus}, reading, path, seed=seed)
     inputs = token_stages(documents, own, model=given.directory)
     stage = SynthesizeStage(

@@ -19,10 +19,10 @@ from synboot.data.tokens import TokenStore, write_token_store
 from synboot.experiment.stages.corpus import unique_documents
 from synboot.experiment.stages.process import set_threads
 from synboot.model.architecture import empty_model, load_model
-from synboot.model.flops import known_cost, sampling_flops
-from synboot.pipeline.stage import Context, Counts, Stage
-from synboot.synth.engine import Engine, SamplingConfig
-from synboot.synth.engines import engine_for
+from synboot.model.flops import Cost, forward_flops, known_cost, sampling_flops
+from synboot.pipeline.stage import Context, Counts, Stage, part_counts
+from synboot.synth.engine import Engine, ReferenceEngine, SamplingConfig
+from synboot.synth.engines import SHARES_PROMPTS, engine_for
 from synboot.synth.filters import CorpusWindows, TextFilterConfig
 from synboot.synth.generate import Prefix, Row, SeedDocument, distinct, draw
 from synboot.synth.order import DrawOrder
@@ -169,7 +169,11 @@ class SynthesizeStage(Stage):
         )
         table = pa.Table.from_pylist(rows, schema=pa.schema(_CANDIDATE_FIELDS))
         pq.write_table(table, directory / "candidates.parquet")
-        return {"candidates": len(rows), "kept": sum(row["verdict"] == "keep" for row in rows)}
+        return {
+            "engine": workshop.engine.name,
+            "candidates": len(rows),
+            "kept": sum(row["verdict"] == "keep" for row in rows),
+        }
 
     def need(self, context: Context, parts: Sequence[Path]) -> tuple[float, float]:
         """Tokens kept so far, tokens needed."""
@@ -205,6 +209,8 @@ class SynthesizeStage(Stage):
                 f"({_reasons(prefix)}); raise max_draws_per_seed to go on, ask for less (in a "
                 "recipe: budget.synthetic_share), or loosen the filters of synthesize"
             )
+        # Of any part, as numerics and model leave no choice; those of earlier versions do not say.
+        engine = str(part_counts(parts[0]).get("engine", self.numerics["engine"]))
         documents = unique_documents(context.inputs)
         seen = [documents[i] for i in range(len(documents))]
         extra = {
@@ -230,7 +236,8 @@ class SynthesizeStage(Stage):
             "sampled_tokens": sum(prefix.sampled),
             "draws_per_seed": prefix.draws_per_seed(),
             "verdicts": prefix.tally.counts(),
-            "flops": self._flops(context, prefix),
+            "engine": engine,
+            "flops": self._flops(context, prefix, engine),
         }
 
     def _samples(self, prefix: Prefix, documents: Documents) -> dict[str, Any]:
@@ -246,9 +253,8 @@ class SynthesizeStage(Stage):
             "dropped_samples": [s for group in prefix.tally.samples.values() for s in group],
         }
 
-    def _flops(self, context: Context, prefix: Prefix) -> int | None:
-        """Of the candidates that were looked at: the prompt of each group of draws that follow each
-        other, once, and the tokens after it."""
+    def _flops(self, context: Context, prefix: Prefix, engine: str) -> int | None:
+        """Of the candidates that were looked at."""
         cost = known_cost(empty_model(self._model_directory(context)))
         if cost is None:
             return None
@@ -256,13 +262,31 @@ class SynthesizeStage(Stage):
         store = TokenStore(context.inputs["tokens"].file("train"))
         order = self._order(context)
         prompts = [len(prompt(store[i][:-1], length, 0)) for i in range(order.num_seeds)]
-        places = [order.place(index)[0] for index in range(len(prefix.sampled))]
-        return sum(
-            sampling_flops(
-                cost, prompts[place], sampled, shared_prompt=index % order.draws_per_prompt > 0
-            )
-            for index, (place, sampled) in enumerate(zip(places, prefix.sampled, strict=True))
-        )
+        part_draws = int(self.numerics["part_draws"])
+        return draws_flops(cost, engine, order, part_draws, prompts, prefix.sampled)
+
+
+def draws_flops(
+    cost: Cost,
+    engine: str,
+    order: DrawOrder,
+    part_draws: int,
+    prompts: Sequence[int],
+    sampled: Sequence[int],
+) -> int:
+    """FLOPs of the first draws of `order`, as the engine of that name makes them: `prompts` are
+    lengths by seed document, `sampled` the tokens of each draw, END included. Draws of a prompt
+    that follow each other in a part share it, where the engine does that."""
+    total = 0
+    for index, count in enumerate(sampled):
+        length = prompts[order.place(index)[0]]
+        if engine == ReferenceEngine.name:  # which keeps nothing from token to token
+            total += sum(forward_flops(cost, 0, length + before) for before in range(count))
+            continue
+        first = index % order.draws_per_prompt == 0 or index % part_draws == 0
+        shared = engine in SHARES_PROMPTS and not first
+        total += sampling_flops(cost, length, count, shared_prompt=shared)
+    return total
 
 
 def _reasons(prefix: Prefix) -> str:
