@@ -83,11 +83,13 @@ def test_equals_the_reference_on_many_unit_vectors(
 def test_a_crowd_of_near_equals_is_thinned_out_without_loss(
     make: Callable[[np.ndarray, int], Index], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """400 vectors that differ in last bits, nearest ones last: every one is a candidate."""
+    """400 vectors that differ in last bits, nearest ones last: every one is a candidate. One
+    without length, which is as near to all, keeps the first ones."""
     monkeypatch.setattr("synboot.pairs.neighbours.pool._CROWD", 1)
     monkeypatch.setattr("synboot.pairs.neighbours.pool._SMALL_CROWD", 1)
     vectors = np.ones((400, 6), dtype=np.float32) / 3
     vectors[:, 0] += np.arange(400, dtype=np.float32) * np.float32(2.0**-25)
+    vectors[201] = 0
     found = make(vectors, 3).search(0, 400, 3)
     assert_same(found, ReferenceIndex(vectors).search(0, 400, 3))
 

@@ -132,7 +132,7 @@ class NeighboursStage(Stage):
     """
 
     name = "neighbours"
-    version = 2
+    version = 3
 
     def __init__(self, *arguments: Any, device: str = "cpu", **options: Any) -> None:
         super().__init__(*arguments, **options)

@@ -165,7 +165,7 @@ class Pool:
         self.thresholds[still] = torch.inf
         self._rows.append(rows[others])
         self._documents.append(documents[others])
-        self._values.append(torch.full((len(self._rows[0]),), torch.inf, device=rows.device))
+        self._values.append(torch.zeros(len(self._rows[0]), device=rows.device))
 
     def _raise(self, rows: Rows, thresholds: torch.Tensor) -> None:
         """To just below `thresholds`, float64, where that is more."""
@@ -179,7 +179,8 @@ class Pool:
             return none, none, none.float()
         rows, documents = torch.cat(self._rows), torch.cat(self._documents)
         values = torch.cat(self._values)
-        above = (values > self.thresholds[rows]) | torch.isposinf(values)
+        thresholds = self.thresholds[rows]
+        above = (values > thresholds) | torch.isposinf(thresholds)  # what `_settle_still` took in
         return rows[above], documents[above], values[above]
 
     def _thin_out(self) -> None:
