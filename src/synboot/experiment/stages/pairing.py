@@ -17,7 +17,7 @@ from synboot.core.storage import read_json, write_json
 from synboot.data.documents import Documents
 from synboot.experiment.stages.corpus import unique_documents
 from synboot.experiment.stages.process import ranges, set_threads
-from synboot.pairs.encoders.encoder import EncoderConfig, fit_encoder, load_encoder
+from synboot.pairs.encoders.encoder import Encoder, EncoderConfig, fit_encoder, load_encoder
 from synboot.pairs.filters import PairFilterConfig
 from synboot.pairs.find import describe_pair, judge_pairs, pair_statistics, write_pairs
 from synboot.pairs.neighbours.device import DeviceIndex
@@ -102,14 +102,18 @@ class EmbedStage(Stage):
         """Vectors of a range."""
         documents = unique_documents(context.inputs)
         start, stop = ranges(len(documents), self.numerics["part_documents"])[index]
-        encoder = load_encoder(self.settings.encoder, context.prepared, **self._model(context))
+        made = (context.prepared / _COST).stat().st_mtime_ns
+        name, model = self.settings.encoder, self._model(context)
+        encoder = _open_encoder(name, context.prepared, made, **model)
+        before = encoder.flops
         vectors = encoder.encode(documents.texts(start, stop))
         np.save(directory / "vectors.npy", vectors)
-        write_json(directory / _COST, {"flops": encoder.flops})
+        write_json(directory / _COST, {"flops": encoder.flops - before})
         return {"documents": stop - start}
 
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
         """Write vectors.npy and the encoder."""
+        _open_encoder.cache_clear()
         loaded = [np.load(part / "vectors.npy", mmap_mode="r") for part in parts]
         vectors = np.concatenate(loaded)
         np.save(context.directory / "vectors.npy", vectors)
@@ -208,9 +212,18 @@ class NeighboursStage(Stage):
         }
 
 
+# Each is held by a process from one part to the next, for as long as its file is the same.
+
+
+@functools.lru_cache(maxsize=1)
+def _open_encoder(
+    name: str, directory: Path, made: int, *, model_directory: Path | None, device: str
+) -> Encoder:
+    return load_encoder(name, directory, model_directory=model_directory, device=device)
+
+
 @functools.lru_cache(maxsize=1)
 def _open_exact(path: Path, made: int, device: str) -> Index:
-    """Held by a process from one part to the next."""
     vectors = np.load(path, mmap_mode="r")
     return ExactIndex(vectors) if device == "cpu" else DeviceIndex(vectors, device)
 
