@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -77,6 +78,44 @@ def test_equals_the_reference_on_many_unit_vectors(
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     found = make(vectors, 20).search(100, 300, 20)
     assert_same(found, ReferenceIndex(vectors).search(100, 300, 20))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_finds_what_brute_force_finds() -> None:
+    """In several blocks, with equal, nearly equal and zero vectors, and with a crowd of copies."""
+    vectors = np.random.default_rng(3).normal(size=(3000, 96)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[1000:1100] = vectors[0]
+    vectors[1100:1200] = np.nextafter(vectors[1], np.float32(9))
+    vectors[1200:1203] = 0
+    index = DeviceIndex(vectors, "cuda", query_block=256, document_block=1024)
+    for first, stop in ((0, 300), (1000, 1300)):
+        expected = ReferenceIndex(vectors).search(first, stop, 20)
+        assert_same(index.search(first, stop, 20), expected)
+
+
+@pytest.mark.parametrize(
+    "make", [ExactIndex, lambda v: DeviceIndex(v, "cpu")], ids=["exact", "device"]
+)
+def test_what_can_be_found_is_looked_up_once(
+    make: Callable[[np.ndarray], Index], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def counted(vectors: np.ndarray, k: int) -> np.ndarray | None:
+        asked.append(k)
+        return first_of_equals(vectors, k)
+
+    for room in ("exact", "device"):
+        monkeypatch.setattr(f"synboot.pairs.neighbours.{room}.first_of_equals", counted)
+    vectors = np.random.default_rng(4).normal(size=(60, 4)).astype(np.float32)
+    vectors[20:50] = vectors[0]
+    index = make(vectors)
+    for first, k in ((0, 3), (30, 3), (0, 5), (30, 5)):
+        found = index.search(first, first + 30, k)
+        assert_same(found, ReferenceIndex(vectors).search(first, first + 30, k))
+    assert asked == [3, 5]
 
 
 @maker
