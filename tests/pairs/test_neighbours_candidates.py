@@ -133,24 +133,6 @@ def test_a_crowd_of_near_equals_is_thinned_out_without_loss(
     assert_same(found, ReferenceIndex(vectors).search(0, 400, 3))
 
 
-@pytest.mark.parametrize("floor", [-0.2, 0.0, 0.3, 0.9])
-def test_a_floor_leaves_out_what_is_below_and_nothing_else(floor: float) -> None:
-    vectors = np.random.default_rng(2).normal(size=(120, 4)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    vectors[7] = 0
-    expected = ReferenceIndex(vectors).search(0, 120, 110)
-    below = expected.similarities.astype(np.float64) < floor
-    assert below.any()
-    expected.documents[below], expected.similarities[below] = -1, -np.inf
-    lists = build_lists(vectors, 110, seed=0)
-    for index in (
-        ExactIndex(vectors, document_block=31, floor=floor),
-        DeviceIndex(vectors, "cpu", document_block=31, floor=floor),
-        ListIndex(lists, len(lists.centroids), floor=floor),
-    ):
-        assert_same(index.search(0, 120, 110), expected)
-
-
 def test_vectors_that_are_no_numbers_are_refused() -> None:
     for wrong in (np.nan, np.inf, 3e38):
         vectors = np.ones((5, 3), dtype=np.float32)

@@ -33,12 +33,10 @@ class DeviceIndex:
         *,
         query_block: int = 4096,
         document_block: int = 1 << 16,
-        floor: float = -np.inf,
     ) -> None:
         self._array = vectors
         self._query_block = query_block
         self._document_block = document_block
-        self._floor = floor
         norms = norms_of(vectors)
         self._vectors = shared_tensor(vectors).to(device)
         self._rounded = self._vectors.bfloat16()
@@ -87,7 +85,6 @@ class DeviceIndex:
             k,
             margins=self._margins[first:stop],
             still=self._still[first:stop],
-            floor=self._floor,
         )
         own = torch.searchsorted(places, queries)
         itself = places[own.clamp(max=len(places) - 1)] == queries

@@ -13,8 +13,7 @@ class ExactIndex:
     """Exact, in blocks: the product of a block of queries with a block of documents, of which only
     what is above the query's threshold is looked at. Memory is (query block x document block).
 
-    Neighbours below `floor` are not looked for: their places are -1 and -inf. Raises BadInput for
-    vectors with numbers that are not finite.
+    Raises BadInput for vectors with numbers that are not finite.
     """
 
     def __init__(
@@ -23,12 +22,10 @@ class ExactIndex:
         *,
         query_block: int = 2048,
         document_block: int = 2048,
-        floor: float = -np.inf,
     ) -> None:
         self._vectors = vectors
         self._query_block = query_block
         self._document_block = document_block
-        self._floor = floor
         self._measured = Measured(vectors)
         self._known: dict[int, np.ndarray] = {}
 
@@ -54,7 +51,7 @@ class ExactIndex:
         return self._known[k]
 
     def _search_block(self, queries: np.ndarray, places: np.ndarray, k: int) -> Neighbours:
-        pool = self._measured.pool(queries, k, floor=self._floor)
+        pool = self._measured.pool(queries, k)
         vectors = self._vectors[queries]
         thresholds = pool.thresholds.numpy()[:, None]
         own = np.searchsorted(places, queries)

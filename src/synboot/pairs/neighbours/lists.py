@@ -158,10 +158,9 @@ class ListIndex:
     What is found has its exact similarity and order; what lies in other lists is missed.
     """
 
-    def __init__(self, lists: Lists, probes: int, *, floor: float = -np.inf) -> None:
+    def __init__(self, lists: Lists, probes: int) -> None:
         self._lists = lists
         self._probes = min(probes, len(lists.centroids))
-        self._floor = floor
         self._measured = Measured(lists.vectors)
         self._place = np.empty(len(lists.order), dtype=np.int64)
         self._place[lists.order] = np.arange(len(lists.order))
@@ -190,7 +189,7 @@ class ListIndex:
     def _search_block(self, places: np.ndarray, k: int) -> Neighbours:
         lists = self._lists
         vectors = lists.vectors[places]
-        pool = self._measured.pool(places, k, floor=self._floor, names=shared_tensor(lists.order))
+        pool = self._measured.pool(places, k, names=shared_tensor(lists.order))
         own = np.searchsorted(lists.offsets, places, side="right") - 1
         near = vectors @ lists.centroids.T
         near[np.arange(len(places)), own] = np.inf

@@ -70,9 +70,9 @@ class Pool:
 
     `vectors`: float32 [documents, dimensions] on the device where all of this happens; `queries`:
     int64, documents; `margins`: float64, how far a value given to `add` may be from its similarity;
-    `still`: bool, queries of length 0, which are as near to one document as to another. Neighbours
-    below `floor` are not looked for. Where `vectors` are not in the order of documents, `names` say
-    which document each is, int64 [documents], and all other numbers are rows of `vectors`.
+    `still`: bool, queries of length 0, which are as near to one document as to another. Where
+    `vectors` are not in the order of documents, `names` say which document each is, int64
+    [documents], and all other numbers are rows of `vectors`.
     """
 
     def __init__(
@@ -83,10 +83,9 @@ class Pool:
         *,
         margins: torch.Tensor,
         still: torch.Tensor,
-        floor: float,
         names: torch.Tensor | None = None,
     ) -> None:
-        self._vectors, self._queries, self._k, self._floor = vectors, queries, k, floor
+        self._vectors, self._queries, self._k = vectors, queries, k
         self._margins = margins
         device = vectors.device
         self._names = torch.arange(len(vectors), device=device) if names is None else names
@@ -100,7 +99,6 @@ class Pool:
         self._num_waiting = 0
         self._pending = 0
         self._limit = max(_CROWD * k * len(queries), _SMALL_CROWD)
-        self._raise(slice(None), torch.full_like(margins, floor) - margins)
         self._settle_still(still)
 
     def expect(self, values: torch.Tensor, rows: Rows = slice(None)) -> None:
@@ -149,8 +147,6 @@ class Pool:
         documents = torch.full_like(self._best, -1, dtype=torch.int64)
         similarities = torch.full_like(self._best, -torch.inf)
         rows, found, exact, place = self._ranked(*self._joined())
-        enough = exact.double() >= self._floor
-        rows, found, exact, place = rows[enough], found[enough], exact[enough], place[enough]
         documents[rows, place], similarities[rows, place] = self._names[found], exact
         return Neighbours(documents.cpu().numpy(), similarities.cpu().numpy())
 
@@ -226,9 +222,7 @@ class Measured:
         self._margins = float32_margins(self._norms, largest, vectors.shape[1])
         self._tensor = shared_tensor(vectors)
 
-    def pool(
-        self, queries: np.ndarray, k: int, *, floor: float, names: torch.Tensor | None = None
-    ) -> Pool:
+    def pool(self, queries: np.ndarray, k: int, *, names: torch.Tensor | None = None) -> Pool:
         """For the k nearest of `queries`, int64, rows of the vectors."""
         return Pool(
             self._tensor,
@@ -236,7 +230,6 @@ class Measured:
             k,
             margins=torch.from_numpy(self._margins[queries]),
             still=torch.from_numpy(self._norms[queries] == 0),
-            floor=floor,
             names=names,
         )
 
