@@ -62,7 +62,7 @@ def neighbours_of(artifact: Artifact) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_lists_find_what_they_say_whatever_the_parts(corpus: Path, tmp_path: Path) -> None:
-    embed, found = made(corpus, tmp_path / "a", index="lists", min_recall=0.8)
+    embed, found = made(corpus, tmp_path / "a", 16, index="lists", min_recall=0.8)
     vectors = np.load(embed.file("vectors.npy"))
     documents, similarities = neighbours_of(found)
     exact = ReferenceIndex(vectors).search(0, DOCUMENTS, 10)

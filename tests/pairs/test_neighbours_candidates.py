@@ -21,7 +21,7 @@ from synboot.pairs.neighbours.pool import first_of_equals
 
 def every_list(vectors: np.ndarray, k: int) -> Index:
     lists = build_lists(vectors, k, seed=0)
-    return ListIndex(lists, len(lists.centroids))
+    return ListIndex(lists, vectors[lists.order], len(lists.centroids))
 
 
 MAKERS: dict[str, Callable[[np.ndarray, int], Index]] = {

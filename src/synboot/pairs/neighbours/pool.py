@@ -27,7 +27,8 @@ _SMALL_CROWD = 1 << 20
 _WAITING = 4
 """Candidates a query that wait before the thresholds are raised."""
 _CHUNK = 256
-_DEVICE_CHUNK = 1 << 17
+_LARGE_CHUNK = 1 << 17
+"""Of what is narrow, or on a GPU."""
 
 Rows = slice | torch.Tensor
 
@@ -203,7 +204,7 @@ class Pool:
 
     def _similarities(self, rows: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
         exact = torch.empty(len(rows), device=rows.device)
-        chunk = _CHUNK if rows.device.type == "cpu" else _DEVICE_CHUNK
+        chunk = _CHUNK if rows.device.type == "cpu" else _LARGE_CHUNK
         for start in range(0, len(rows), chunk):
             part = slice(start, start + chunk)
             products = self._vectors[self._queries[rows[part]]].double()
@@ -240,7 +241,9 @@ def first_of_equals(vectors: np.ndarray, k: int) -> np.ndarray | None:
 
     A text that a corpus holds ten thousand times would else give each of them ten thousand ties.
     """
-    keys = _key(vectors[:, :8])
+    keys = np.empty(len(vectors), dtype=np.uint64)
+    for start in range(0, len(vectors), _LARGE_CHUNK):
+        keys[start : start + _LARGE_CHUNK] = _key(vectors[start : start + _LARGE_CHUNK, :8])
     in_order = np.sort(keys)
     crowded = in_order[k + 1 :][in_order[k + 1 :] == in_order[: -k - 1]]
     if not crowded.size:
