@@ -180,7 +180,8 @@ def in_lists(vectors: np.ndarray) -> np.ndarray:
     """All that the stage does with `pairs.index: lists`."""
     lists = build_lists(vectors, K, seed=0)
     probes = choose_probes(lists, vectors, K, min_recall=RECALL, seed=0)
-    found = ListIndex(lists, probes.lists).search_places(0, len(vectors), K).documents
+    index = ListIndex(lists, vectors[lists.order], probes.lists)
+    found = index.search_places(0, len(vectors), K).documents
     documents = np.empty_like(found)
     documents[lists.order] = found
     return documents

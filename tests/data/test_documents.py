@@ -100,6 +100,14 @@ def test_a_pass_over_a_large_file_leaves_little_of_it_resident(
         documents.texts(start, start + 500)
         highest = max(highest, mapped() - before)
     assert highest < 15e6
+    for start in range(0, len(documents), 97):  # the views of all batches are there by now
+        assert documents[start].text == f"{start} " * 500
+        highest = max(highest, mapped() - before)
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        documents.texts_of(random.integers(0, len(documents), 500))
+        highest = max(highest, mapped() - before)
+    assert highest < 15e6
 
 
 def test_documents_in_another_order(built: tuple[Path, list[dict[str, Any]]]) -> None:

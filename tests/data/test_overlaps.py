@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synboot.data.ngrams import reference_windows, window_hashes, windows_of
+from synboot.data.ngrams import (
+    Windows,
+    all_windows,
+    reference_windows,
+    window_hashes,
+    windows_of,
+    with_windows,
+)
 from synboot.data.overlaps import overlaps, shared_counts
 
 TEXTS = st.lists(
@@ -59,6 +68,63 @@ def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("synboot.data.overlaps._BATCH_WINDOWS", 7)
     monkeypatch.setattr("synboot.data.ngrams._BATCH_CHARACTERS", 100)
     assert overlaps(texts, first, second, 2).tolist() == expected
+
+
+@pytest.mark.parametrize("at_once", [2, 100, 500, 2000])
+def test_texts_beyond_what_is_compared_at_once_change_nothing(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(1)
+    texts = [" ".join(f"w{i}" for i in random.integers(0, 20, size)) for size in range(40)]
+    texts[7] = texts[8] = ""
+    first, second = random.integers(0, 40, (2, 300))
+    expected = overlaps(texts, first, second, 2).tolist()
+    assert len(set(expected)) > 10
+    monkeypatch.setattr("synboot.data.overlaps._AT_ONCE", at_once)
+    held: list[int] = []
+
+    def counted(some: list[str], n: int) -> Windows:
+        held.append(sum(map(len, some)))
+        return windows_of(some, n)
+
+    monkeypatch.setattr("synboot.data.overlaps.windows_of", counted)
+    assert overlaps(texts, first, second, 2).tolist() == expected
+    assert len(held) > 1
+    assert max(held) <= at_once + 2 * max(map(len, texts))
+
+
+@settings(max_examples=60, deadline=None)
+@given(TEXTS, st.integers(1, 5), st.integers(1, 200))
+def test_windows_come_with_their_texts_and_together(
+    texts: list[str], n: int, batch_characters: int
+) -> None:
+    expected = [window_hashes(text, n).tolist() for text in texts]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("synboot.data.ngrams._BATCH_CHARACTERS", batch_characters)
+        patch.setattr("synboot.data.ngrams._LONG_TEXT", 50)
+        patch.setattr("synboot.data.ngrams._MERGE_WINDOWS", 3)
+        items = list(with_windows(enumerate(texts), lambda item: item[1], n))
+        together = all_windows(iter(texts), n)
+    assert [(i, text) for (i, text), _ in items] == list(enumerate(texts))
+    assert [windows.tolist() for _, windows in items] == expected
+    assert together.dtype == np.uint64
+    assert together.tolist() == sorted({window for windows in expected for window in windows})
+
+
+def test_windows_are_read_a_batch_ahead_and_no_more() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[str]:
+        for i in range(100):
+            taken.append(i)
+            yield "word " * 10_000
+
+    next(with_windows(items(), str))
+    assert len(taken) == 3
+    assert all_windows([]).shape == (0,)
+    for function in (all_windows, lambda texts, n: list(with_windows(texts, str, n))):
+        with pytest.raises(ValueError, match="at least one word"):
+            function(["a"], 0)
 
 
 def test_words_that_push_each_other_out_and_long_ones_are_hashed_right() -> None:

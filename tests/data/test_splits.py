@@ -166,7 +166,7 @@ def test_a_corpus_is_what_python_sets_say(
             build(source, **options)
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("synboot.data.splits._MERGE_WINDOWS", merge_windows)
+        patch.setattr("synboot.data.ngrams._MERGE_WINDOWS", merge_windows)
         counts, splits = build(source, **options)
     assert {split: ids(splits[split]) for split in SPLITS} == expected
     assert counts["exact_duplicates"] == duplicates

@@ -15,7 +15,7 @@ from synboot.core.events import EventLog, QuietDisplay
 from synboot.core.rng import rng
 from synboot.experiment.recipe import PairsConfig
 from synboot.experiment.stages.pairing import EmbedStage, NeighboursStage
-from synboot.pairs.encoders.encoder import encoder_settings
+from synboot.pairs.encoders.encoder import Encoder, encoder_settings, load_encoder
 from synboot.pairs.neighbours.index import ReferenceIndex
 from synboot.pipeline.runner import Runner
 from synboot.pipeline.stage import Artifact
@@ -62,7 +62,7 @@ def neighbours_of(artifact: Artifact) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_lists_find_what_they_say_whatever_the_parts(corpus: Path, tmp_path: Path) -> None:
-    embed, found = made(corpus, tmp_path / "a", index="lists", min_recall=0.8)
+    embed, found = made(corpus, tmp_path / "a", 16, index="lists", min_recall=0.8)
     vectors = np.load(embed.file("vectors.npy"))
     documents, similarities = neighbours_of(found)
     exact = ReferenceIndex(vectors).search(0, DOCUMENTS, 10)
@@ -95,6 +95,25 @@ def test_exact_neighbours_are_the_references(corpus: Path, tmp_path: Path) -> No
     documents, similarities = neighbours_of(found)
     np.testing.assert_array_equal(documents, exact.documents)
     np.testing.assert_array_equal(similarities, exact.similarities)
+
+
+def test_parts_share_one_encoder_and_each_counts_its_own_work(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Path] = []
+
+    def load(name: str, directory: Path, **options: Any) -> Encoder:
+        loaded.append(directory)
+        return load_encoder(name, directory, **options)
+
+    monkeypatch.setattr("synboot.experiment.stages.pairing.load_encoder", load)
+    parts, _ = made(corpus, tmp_path / "parts")
+    assert len(loaded) == 1
+    whole, _ = made(corpus, tmp_path / "whole", DOCUMENTS)
+    assert len(loaded) == 2  # another run's encoder is not this one's
+    assert parts.counts == whole.counts
+    for name in ("vectors.npy", "encoder/components.npy"):
+        assert parts.file(name).read_bytes() == whole.file(name).read_bytes()
 
 
 def test_lsa_is_fitted_on_a_sample_of_a_larger_corpus(corpus: Path, tmp_path: Path) -> None:

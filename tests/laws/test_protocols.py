@@ -131,6 +131,12 @@ def test_encoder_is_deterministic(encoder_kind: Kind) -> None:
 
 # --- Index ---------------------------------------------------------------------------------------
 
+
+def _every_list(vectors: np.ndarray) -> Index:
+    lists = build_lists(vectors, len(vectors), seed=0)
+    return ListIndex(lists, vectors[lists.order], len(vectors))
+
+
 INDEXES: dict[str, Callable[[np.ndarray], Index]] = {
     "reference": ReferenceIndex,
     "exact": ExactIndex,
@@ -139,7 +145,7 @@ INDEXES: dict[str, Callable[[np.ndarray], Index]] = {
     "exact 4 x 64": lambda v: ExactIndex(v, query_block=4, document_block=64),
     "device": lambda v: DeviceIndex(v, "cpu"),
     "device 7 x 5": lambda v: DeviceIndex(v, "cpu", query_block=7, document_block=5),
-    "lists, every one probed": lambda v: ListIndex(build_lists(v, len(v), seed=0), len(v)),
+    "lists, every one probed": _every_list,
 }
 
 

@@ -107,8 +107,9 @@ def test_zero_vectors_are_related_to_nothing_and_break_nothing() -> None:
     assert found.documents[0].tolist() == [2, 1, 3, 4]
 
 
-def test_many_documents_in_a_block_take_the_partitioned_way() -> None:
-    """More than 4 k columns at once, with ties across the k-th place."""
+def test_ties_across_the_last_place_are_settled_whatever_the_blocks() -> None:
+    """Five copies of each vector, of which seven neighbours take some; blocks of 28 documents to
+    all of them."""
     vectors = np.repeat(np.arange(40, dtype=np.float32)[::-1, None], 5, axis=0) / 64
     reference = ReferenceIndex(vectors).search(0, 200, 7)
     for document_block in (1000, 100, 30, 28):

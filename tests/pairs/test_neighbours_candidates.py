@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -20,7 +21,7 @@ from synboot.pairs.neighbours.pool import first_of_equals
 
 def every_list(vectors: np.ndarray, k: int) -> Index:
     lists = build_lists(vectors, k, seed=0)
-    return ListIndex(lists, len(lists.centroids))
+    return ListIndex(lists, vectors[lists.order], len(lists.centroids))
 
 
 MAKERS: dict[str, Callable[[np.ndarray, int], Index]] = {
@@ -79,35 +80,57 @@ def test_equals_the_reference_on_many_unit_vectors(
     assert_same(found, ReferenceIndex(vectors).search(100, 300, 20))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_finds_what_brute_force_finds() -> None:
+    """In several blocks, with equal, nearly equal and zero vectors, and with a crowd of copies."""
+    vectors = np.random.default_rng(3).normal(size=(3000, 96)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[1000:1100] = vectors[0]
+    vectors[1100:1200] = np.nextafter(vectors[1], np.float32(9))
+    vectors[1200:1203] = 0
+    index = DeviceIndex(vectors, "cuda", query_block=256, document_block=1024)
+    for first, stop in ((0, 300), (1000, 1300)):
+        expected = ReferenceIndex(vectors).search(first, stop, 20)
+        assert_same(index.search(first, stop, 20), expected)
+
+
+@pytest.mark.parametrize(
+    "make", [ExactIndex, lambda v: DeviceIndex(v, "cpu")], ids=["exact", "device"]
+)
+def test_what_can_be_found_is_looked_up_once(
+    make: Callable[[np.ndarray], Index], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def counted(vectors: np.ndarray, k: int) -> np.ndarray | None:
+        asked.append(k)
+        return first_of_equals(vectors, k)
+
+    for room in ("exact", "device"):
+        monkeypatch.setattr(f"synboot.pairs.neighbours.{room}.first_of_equals", counted)
+    vectors = np.random.default_rng(4).normal(size=(60, 4)).astype(np.float32)
+    vectors[20:50] = vectors[0]
+    index = make(vectors)
+    for first, k in ((0, 3), (30, 3), (0, 5), (30, 5)):
+        found = index.search(first, first + 30, k)
+        assert_same(found, ReferenceIndex(vectors).search(first, first + 30, k))
+    assert asked == [3, 5]
+
+
 @maker
 def test_a_crowd_of_near_equals_is_thinned_out_without_loss(
     make: Callable[[np.ndarray, int], Index], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """400 vectors that differ in last bits, nearest ones last: every one is a candidate."""
+    """400 vectors that differ in last bits, nearest ones last: every one is a candidate. One
+    without length, which is as near to all, keeps the first ones."""
     monkeypatch.setattr("synboot.pairs.neighbours.pool._CROWD", 1)
     monkeypatch.setattr("synboot.pairs.neighbours.pool._SMALL_CROWD", 1)
     vectors = np.ones((400, 6), dtype=np.float32) / 3
     vectors[:, 0] += np.arange(400, dtype=np.float32) * np.float32(2.0**-25)
+    vectors[201] = 0
     found = make(vectors, 3).search(0, 400, 3)
     assert_same(found, ReferenceIndex(vectors).search(0, 400, 3))
-
-
-@pytest.mark.parametrize("floor", [-0.2, 0.0, 0.3, 0.9])
-def test_a_floor_leaves_out_what_is_below_and_nothing_else(floor: float) -> None:
-    vectors = np.random.default_rng(2).normal(size=(120, 4)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    vectors[7] = 0
-    expected = ReferenceIndex(vectors).search(0, 120, 110)
-    below = expected.similarities.astype(np.float64) < floor
-    assert below.any()
-    expected.documents[below], expected.similarities[below] = -1, -np.inf
-    lists = build_lists(vectors, 110, seed=0)
-    for index in (
-        ExactIndex(vectors, document_block=31, floor=floor),
-        DeviceIndex(vectors, "cpu", document_block=31, floor=floor),
-        ListIndex(lists, len(lists.centroids), floor=floor),
-    ):
-        assert_same(index.search(0, 120, 110), expected)
 
 
 def test_vectors_that_are_no_numbers_are_refused() -> None:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from synboot.data.corpus import Document
 
 _OPEN_BATCHES = 256
-_RESIDENT_BYTES = 64 << 20  # of a mapped file, at most about twice
+_RESIDENT_BYTES = 64 << 20  # of a mapped file, and one record batch more
 
 
 class Documents:
@@ -31,9 +31,10 @@ class Documents:
     def __init__(self, path: Path, order: npt.NDArray[np.integer[Any]] | None = None) -> None:
         with path.open("rb") as opened:
             self._memory = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-        self._file = file = pa.ipc.open_file(pa.py_buffer(self._memory))
-        self._opened_bytes = 0
-        self._batch = functools.lru_cache(_OPEN_BATCHES)(self._open)  # views, but slow to make
+        file = pa.ipc.open_file(pa.py_buffer(self._memory))
+        self._touched: set[int] = set()
+        self._touched_bytes = 0
+        self._view = functools.lru_cache(_OPEN_BATCHES)(file.get_batch)  # slow to make
         sizes = [file.get_batch(i).num_rows for i in range(file.num_record_batches)]
         self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
         num_rows = int(self._starts[-1])
@@ -41,14 +42,16 @@ class Documents:
         if self._order.size and not 0 <= self._order.min() <= self._order.max() < num_rows:
             raise IndexError(f"the order names a row outside of the {num_rows} rows of {path}")
 
-    def _open(self, number: int) -> pa.RecordBatch:
+    def _batch(self, number: int) -> pa.RecordBatch:
         """A view of a record batch. Now and then what was read is given back to the system, which
         has it in its own cache: else a pass over a file would end with all of it resident."""
-        batch = self._file.get_batch(number)
-        self._opened_bytes += batch.nbytes
-        if self._opened_bytes > _RESIDENT_BYTES and hasattr(mmap, "MADV_DONTNEED"):
-            self._memory.madvise(mmap.MADV_DONTNEED)
-            self._opened_bytes = 0
+        batch = self._view(number)
+        if number not in self._touched:
+            self._touched_bytes += batch.nbytes
+            if self._touched_bytes > _RESIDENT_BYTES and hasattr(mmap, "MADV_DONTNEED"):
+                self._memory.madvise(mmap.MADV_DONTNEED)
+                self._touched, self._touched_bytes = set(), batch.nbytes
+            self._touched.add(number)
         return batch
 
     def __len__(self) -> int:

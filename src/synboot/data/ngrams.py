@@ -1,8 +1,8 @@
 """Windows of 13 words: what two texts literally share.
 
 Serves decontamination (law 13), near-duplicate pairs and copy detection. `reference_windows` says
-what a window is; `window_hashes` is the same set as 64-bit hashes, and `windows_of` has those of
-many texts, at a fraction of the cost for each.
+what a window is; `window_hashes` is the same set as 64-bit hashes, and `windows_of`,
+`with_windows` and `all_windows` have those of many texts, at a fraction of the cost for each.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import functools
 import hashlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ import numpy.typing as npt
 WINDOW_WORDS = 13
 
 Hashes = npt.NDArray[np.uint64]
+Item = TypeVar("Item")
 
 _WORD = re.compile(r"\w+")
 _WORD_CACHE_ENTRIES = 1 << 17  # some 20 MB; natural text hits it for more than nine words in ten
@@ -31,6 +33,8 @@ _LENGTH_FACTOR = 0xD1B54A32D192ED03
 _MASK = (1 << 64) - 1
 
 _BATCH_CHARACTERS = 1 << 17
+_LONG_TEXT = 1 << 22  # from here on the numbers that a character takes would be many
+_MERGE_WINDOWS = 1 << 20
 _LONG_WORD = 256
 _KNOWN_WORDS_BITS = 18
 _SPELLING_BASE = 0xC2B2AE3D27D4EB4F
@@ -104,14 +108,10 @@ def windows_of(texts: Sequence[str], n: int = WINDOW_WORDS) -> Windows:
     _check_size(n)
     blocks: list[Hashes] = []
     sizes: list[npt.NDArray[np.int64]] = []
-    start, characters = 0, 0
-    for stop, text in enumerate(texts, 1):
-        characters += len(text) + 1
-        if characters >= _BATCH_CHARACTERS or stop == len(texts):
-            hashes, counts = _windows_of_batch(texts[start:stop], n)
-            blocks.append(hashes)
-            sizes.append(counts)
-            start, characters = stop, 0
+    for batch in _batches(texts, str):
+        hashes, counts = _windows_of_batch(batch, n)
+        blocks.append(hashes)
+        sizes.append(counts)
     offsets = np.zeros(len(texts) + 1, np.int64)
     if not blocks:
         return Windows(np.empty(0, np.uint64), offsets)
@@ -119,8 +119,62 @@ def windows_of(texts: Sequence[str], n: int = WINDOW_WORDS) -> Windows:
     return Windows(np.concatenate(blocks), offsets)
 
 
+def with_windows(
+    items: Iterable[Item], text_of: Callable[[Item], str], n: int = WINDOW_WORDS
+) -> Iterator[tuple[Item, Hashes]]:
+    """Each of `items` with the windows of its text; some hundred thousand characters read ahead."""
+    _check_size(n)
+    for batch in _batches(items, text_of):
+        windows = windows_of([text_of(item) for item in batch], n)
+        for i, item in enumerate(batch):
+            yield item, windows.of(i)
+
+
+def all_windows(texts: Iterable[str], n: int = WINDOW_WORDS) -> Hashes:
+    """The windows that any of `texts` has, sorted and unique. Holds 8 bytes for each, 32 while they
+    are merged."""
+    _check_size(n)
+    known = np.empty(0, np.uint64)
+    new: list[Hashes] = []
+    num_new = 0
+    for batch in _batches(texts, str):
+        new.append(_windows_of_batch(batch, n)[0])
+        num_new += new[-1].size
+        # Doubling keeps the work of merging in proportion to the number of windows.
+        if num_new > max(_MERGE_WINDOWS, known.size):
+            known = _merge([known, *new])
+            new, num_new = [], 0
+    return _merge([known, *new])
+
+
+def _merge(parts: list[Hashes]) -> Hashes:
+    """Sorted and unique, as np.unique does it with a table of several times their size."""
+    windows = np.concatenate(parts)
+    windows.sort()
+    distinct: Hashes = windows[np.append(True, windows[1:] != windows[:-1])[: windows.size]]
+    return distinct
+
+
+def _batches(items: Iterable[Item], text_of: Callable[[Item], str]) -> Iterator[list[Item]]:
+    """As many at a time as have some hundred thousand characters, or one that has more."""
+    batch: list[Item] = []
+    characters = 0
+    for item in items:
+        size = len(text_of(item)) + 1
+        if batch and characters + size > _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+        batch.append(item)
+        characters += size
+    if batch:
+        yield batch
+
+
 def _windows_of_batch(texts: Sequence[str], n: int) -> tuple[Hashes, npt.NDArray[np.int64]]:
     """Hashes, and how many of them each text has."""
+    if len(texts) == 1 and len(texts[0]) > _LONG_TEXT:
+        hashes = window_hashes(texts[0], n)
+        return hashes, np.array([hashes.size])
     joined = _BETWEEN.join(texts)
     hashed, starts = _hash_words(joined)
     ends = np.cumsum([len(text) + 1 for text in texts])

@@ -15,6 +15,9 @@ from synboot.data.ngrams import WINDOW_WORDS, Hashes, Windows, windows_of
 
 Integers = npt.NDArray[np.int64]
 
+_AT_ONCE = 1 << 29
+"""Characters of texts whose windows are compared at once: of natural text some hundred million
+windows, and two to three gigabytes while they are."""
 _SIEVE_BITS_PER_WINDOW = 16
 _BATCH_WINDOWS = 1 << 20
 
@@ -22,8 +25,30 @@ _BATCH_WINDOWS = 1 << 20
 def overlaps(
     texts: Sequence[str], first: Integers, second: Integers, n: int = WINDOW_WORDS
 ) -> npt.NDArray[np.float64]:
-    """`ngrams.overlap` of the texts `first[i]` and `second[i]`, float64 [pairs]. Each text that is
-    in a pair is hashed once."""
+    """`ngrams.overlap` of the texts `first[i]` and `second[i]`, float64 [pairs].
+
+    Each text that is in a pair is hashed once, as long as all of them have at most _AT_ONCE
+    characters. Of more, half as many are compared with half as many at a time, so that memory
+    stays bounded: a text is hashed once for each half that has a partner of it.
+    """
+    named, numbers = np.unique(np.concatenate([first, second]), return_inverse=True)
+    ends = np.cumsum([len(texts[i]) for i in named.tolist()])
+    if not len(named) or ends[-1] <= _AT_ONCE:
+        return _overlaps_at_once(texts, first, second, n)
+    half = np.maximum(ends - 1, 0) // (_AT_ONCE // 2)
+    one, other = half[numbers[: len(first)]], half[numbers[len(first) :]]
+    blocks = np.minimum(one, other) * (half[-1] + 1) + np.maximum(one, other)
+    order = np.argsort(blocks, kind="stable")
+    starts = np.flatnonzero(np.diff(blocks[order], prepend=-1))
+    shares = np.empty(len(first))
+    for pairs in np.split(order, starts[1:]):
+        shares[pairs] = _overlaps_at_once(texts, first[pairs], second[pairs], n)
+    return shares
+
+
+def _overlaps_at_once(
+    texts: Sequence[str], first: Integers, second: Integers, n: int
+) -> npt.NDArray[np.float64]:
     named, numbers = np.unique(np.concatenate([first, second]), return_inverse=True)
     windows = windows_of([texts[i] for i in named.tolist()], n)
     one, other = numbers[: len(first)], numbers[len(first) :]

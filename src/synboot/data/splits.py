@@ -28,14 +28,13 @@ from synboot.data.corpus import (
 from synboot.data.digests import DIGEST_BYTES, digest
 from synboot.data.fields import DEFAULT_ID_FIELD, Fields
 from synboot.data.files import SPLITS, DataFile, Paths, Split, find_files, show_paths
-from synboot.data.ngrams import WINDOW_WORDS, Hashes, share_found, window_hashes
+from synboot.data.ngrams import WINDOW_WORDS, Hashes, all_windows, share_found, with_windows
 from synboot.data.write import ArrowWriter
 
 _PRECEDENCE: tuple[Split, ...] = ("test", "valid", "train")
 
 _SAMPLE_SIZE = 20
 _SAMPLE_CHARACTERS = 200
-_MERGE_WINDOWS = 1 << 20
 
 
 def split_of(seed: int, key: str, valid_fraction: float, test_fraction: float) -> Split:
@@ -111,32 +110,41 @@ def build_corpus(
     keep = survey.first_of_equals()
     exact_duplicates: Counter[str] = Counter()
     near_heldout = 0
-    row = -1
-    changed = BadInput(f"{path}: the files changed while they were read")
     with ExitStack() as stack:
         writers = {s: stack.enter_context(ArrowWriter(out / f"{s}.arrow")) for s in SPLITS}
         sample = stack.enter_context((out / "decontaminated.jsonl").open("w", encoding="utf-8"))
-        for row, (split, document) in enumerate(read(1, Tally())):
-            if not survey.agrees(row, split, document):
-                raise changed
-            if not keep[row]:
-                exact_duplicates[split] += 1
-                continue
-            if split == "train":
-                windows = window_hashes(document.text, window_words)
-                rate = share_found(windows, survey.heldout_windows)
-                if rate > max_heldout_overlap:
-                    near_heldout += 1
-                    if near_heldout <= _SAMPLE_SIZE:
-                        text = document.text[:_SAMPLE_CHARACTERS]
-                        entry = {"id": document.id, "rate": rate, "text": text}
-                        sample.write(json.dumps(entry, ensure_ascii=False) + "\n")
-                    continue
+
+        def write(split: Split, document: Document) -> None:
             if license and not document.license:
                 document = replace(document, license=license)
             writers[split].write(document)
-        if row + 1 != len(survey.ranks):
-            raise changed
+
+        def training() -> Iterator[Document]:
+            """Writes held-out documents on the way."""
+            row = -1
+            changed = BadInput(f"{path}: the files changed while they were read")
+            for row, (split, document) in enumerate(read(1, Tally())):
+                if not survey.agrees(row, split, document):
+                    raise changed
+                if not keep[row]:
+                    exact_duplicates[split] += 1
+                elif split == "train":
+                    yield document
+                else:
+                    write(split, document)
+            if row + 1 != len(survey.ranks):
+                raise changed
+
+        for document, windows in with_windows(training(), lambda d: d.text, window_words):
+            rate = share_found(windows, survey.heldout_windows)
+            if rate <= max_heldout_overlap:
+                write("train", document)
+                continue
+            near_heldout += 1
+            if near_heldout <= _SAMPLE_SIZE:
+                text = document.text[:_SAMPLE_CHARACTERS]
+                entry = {"id": document.id, "rate": rate, "text": text}
+                sample.write(json.dumps(entry, ensure_ascii=False) + "\n")
     counts = {
         "documents": {split: writers[split].num_documents for split in SPLITS},
         "bytes": {split: writers[split].num_bytes for split in SPLITS},
@@ -223,29 +231,17 @@ class _Survey:
 
 def _survey(documents: Iterator[tuple[Split, Document]], window_words: int) -> _Survey:
     survey = _Survey()
-    pending: list[Hashes] = []
-    pending_windows = 0
-    for split, document in documents:
-        survey.digests += digest(document.text)
-        survey.ranks.append(_PRECEDENCE.index(split))
-        if document.group is not None:
-            group = digest(document.group)
-            side = 1 if split == "train" else 2
-            survey.groups[group] = survey.groups.get(group, 0) | side
-        if split != "train":
-            pending.append(window_hashes(document.text, window_words))
-            pending_windows += pending[-1].size
-            # Doubling keeps the work of merging in proportion to the number of windows.
-            if pending_windows > max(_MERGE_WINDOWS, survey.heldout_windows.size):
-                survey.heldout_windows = _merge([survey.heldout_windows, *pending])
-                pending, pending_windows = [], 0
-    survey.heldout_windows = _merge([survey.heldout_windows, *pending])
+
+    def heldout_texts() -> Iterator[str]:
+        for split, document in documents:
+            survey.digests += digest(document.text)
+            survey.ranks.append(_PRECEDENCE.index(split))
+            if document.group is not None:
+                group = digest(document.group)
+                side = 1 if split == "train" else 2
+                survey.groups[group] = survey.groups.get(group, 0) | side
+            if split != "train":
+                yield document.text
+
+    survey.heldout_windows = all_windows(heldout_texts(), window_words)
     return survey
-
-
-def _merge(parts: list[Hashes]) -> Hashes:
-    """Sorted and unique, as np.unique does it with a table of several times their size."""
-    windows = np.concatenate(parts)
-    windows.sort()
-    distinct: Hashes = windows[np.append(True, windows[1:] != windows[:-1])[: windows.size]]
-    return distinct

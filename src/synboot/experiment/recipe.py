@@ -239,6 +239,7 @@ class RuntimeConfig(Config):
     cache: CacheType = "float32"
     """Of keys and values while sampling; bfloat16 takes half the memory and rounds them."""
     part_documents: int = Field(default=2048, ge=1)
+    """Documents of a part, and in lists a quarter of its queries."""
     part_draws: int = Field(default=512, ge=1)
     checkpoint_seconds: float = Field(default=60.0, ge=0)
 

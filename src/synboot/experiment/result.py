@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 
 from synboot.core.storage import read_json
-from synboot.data.ngrams import count_found, window_hashes
+from synboot.data.ngrams import all_windows, count_found, with_windows
 from synboot.experiment.plan import Plan
 from synboot.experiment.report import ReportData
 from synboot.experiment.stages.corpus import (
@@ -147,15 +146,14 @@ def _heldout_overlap(plan: Plan, artifacts: Artifacts) -> dict[str, float | int]
     """How much of the synthetic text stands in the held-out text: reported, never filtered."""
     corpus = artifacts[plan.corpus["corpus"].id]
     heldout = heldout_documents(corpus, plan.recipe.evaluate.split)
-    texts = heldout.texts(0, len(heldout))
-    known = np.unique(np.concatenate([window_hashes(text) for text in texts]))
-    synthetic = artifacts[plan.bootstrap["synthesize"].id].file("synthetic.parquet")
+    known = all_windows(heldout.texts(0, len(heldout)))
+    synthetic = pq.ParquetFile(artifacts[plan.bootstrap["synthesize"].id].file("synthetic.parquet"))
+    texts = (text for batch in synthetic.iter_batches(columns=["text"])
+             for text in batch["text"].to_pylist())  # fmt: skip
     total = found = documents = 0
-    for batch in pq.ParquetFile(synthetic).iter_batches(columns=["text"]):
-        for text in batch["text"].to_pylist():
-            windows = window_hashes(text)
-            inside = count_found(windows, known)
-            total, found, documents = total + len(windows), found + inside, documents + (inside > 0)
+    for _, windows in with_windows(texts, str):
+        inside = count_found(windows, known)
+        total, found, documents = total + len(windows), found + inside, documents + (inside > 0)
     return {
         "windows": total,
         "windows_found": found,

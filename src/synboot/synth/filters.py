@@ -19,7 +19,7 @@ from pydantic import Field
 
 from synboot.core.config import Config
 from synboot.core.verdict import KEEP, Drop, Verdict
-from synboot.data.ngrams import share_found, window_hashes
+from synboot.data.ngrams import all_windows, share_found, window_hashes
 
 _REPETITION_WINDOW = 4
 _WHOLE = math.nextafter(1.0, 0.0)
@@ -110,8 +110,7 @@ class CorpusWindows:
     """What is needed to know a copy of any document of the unique budget."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        hashes = [window_hashes(text) for text in texts]
-        self.windows = np.unique(np.concatenate(hashes)) if hashes else np.empty(0, np.uint64)
+        self.windows = all_windows(texts)
         self._bare = {_bare_digest(text) for text in texts}
 
     def overlap(self, draft: Draft) -> float:

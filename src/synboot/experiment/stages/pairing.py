@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from synboot.core.arrays import write_rows
 from synboot.core.errors import BadInput
 from synboot.core.rng import rng
 from synboot.core.storage import read_json, write_json
 from synboot.data.documents import Documents
 from synboot.experiment.stages.corpus import unique_documents
 from synboot.experiment.stages.process import ranges, set_threads
-from synboot.pairs.encoders.encoder import EncoderConfig, fit_encoder, load_encoder
+from synboot.pairs.encoders.encoder import Encoder, EncoderConfig, fit_encoder, load_encoder
 from synboot.pairs.filters import PairFilterConfig
 from synboot.pairs.find import describe_pair, judge_pairs, pair_statistics, write_pairs
 from synboot.pairs.neighbours.device import DeviceIndex
@@ -36,6 +37,11 @@ from synboot.pipeline.stage import PART_FACTS, Context, Counts, Stage
 _KEPT_SAMPLES = 20
 _COST = "cost.json"
 _PROBES = "probes.json"
+_FOUND = ("documents.npy", "similarities.npy")
+_PARTS_IN_LISTS = 4
+"""Times the documents of a part."""
+_JOINED = 8192
+"""Rows that are put into the order of documents at once."""
 
 
 class EmbedStage(Stage):
@@ -102,23 +108,27 @@ class EmbedStage(Stage):
         """Vectors of a range."""
         documents = unique_documents(context.inputs)
         start, stop = ranges(len(documents), self.numerics["part_documents"])[index]
-        encoder = load_encoder(self.settings.encoder, context.prepared, **self._model(context))
+        made = (context.prepared / _COST).stat().st_mtime_ns
+        name, model = self.settings.encoder, self._model(context)
+        encoder = _open_encoder(name, context.prepared, made, **model)
+        before = encoder.flops
         vectors = encoder.encode(documents.texts(start, stop))
         np.save(directory / "vectors.npy", vectors)
-        write_json(directory / _COST, {"flops": encoder.flops})
+        write_json(directory / _COST, {"flops": encoder.flops - before})
         return {"documents": stop - start}
 
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
         """Write vectors.npy and the encoder."""
-        loaded = [np.load(part / "vectors.npy", mmap_mode="r") for part in parts]
-        vectors = np.concatenate(loaded)
-        np.save(context.directory / "vectors.npy", vectors)
+        _open_encoder.cache_clear()
+        documents = len(unique_documents(context.inputs))
+        _join(parts, "vectors.npy", context.directory, documents)
+        vectors = np.load(context.directory / "vectors.npy", mmap_mode="r")
         keep_out = shutil.ignore_patterns(PART_FACTS, _COST)
         shutil.copytree(context.prepared, context.directory / "encoder", ignore=keep_out)
         costs = [read_json(directory / _COST)["flops"] for directory in (context.prepared, *parts)]
         tokenizer = context.inputs.get("tokenizer")
         return {
-            "documents": len(vectors),
+            "documents": documents,
             "dimensions": int(vectors.shape[1]),
             "tokens": tokenizer.counts["unique_tokens"] if tokenizer else None,
             "flops": sum(costs),
@@ -132,7 +142,7 @@ class NeighboursStage(Stage):
     """
 
     name = "neighbours"
-    version = 2
+    version = 3
 
     def __init__(self, *arguments: Any, device: str = "cpu", **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -158,18 +168,21 @@ class NeighboursStage(Stage):
         probes = choose_probes(
             lists, vectors, k, min_recall=self.config["min_recall"], seed=self.seed
         )
-        lists.save(directory)
+        lists.save(directory, vectors)
         probes.save(directory / _PROBES)
 
     def num_parts(self, context: Context) -> int:
         """Ranges of queries; in lists, in the order of lists."""
-        documents = context.inputs["embed"].counts["documents"]
-        return len(ranges(documents, self.numerics["part_documents"]))
+        return len(self._ranges(context))
+
+    def _ranges(self, context: Context) -> list[tuple[int, int]]:
+        """Longer ones in lists: queries that look at one list then do so in fewer products."""
+        size = self.numerics["part_documents"] * (_PARTS_IN_LISTS if self._in_lists else 1)
+        return ranges(context.inputs["embed"].counts["documents"], size)
 
     def run_part(self, context: Context, index: int, directory: Path) -> Counts:
         """Neighbours of a range of documents among all."""
-        documents = context.inputs["embed"].counts["documents"]
-        start, stop = ranges(documents, self.numerics["part_documents"])[index]
+        start, stop = self._ranges(context)[index]
         k = self.config["top_k"]
         if self._in_lists:
             chosen = context.prepared / _PROBES
@@ -186,17 +199,22 @@ class NeighboursStage(Stage):
         """Write documents.npy and similarities.npy."""
         _open_exact.cache_clear()
         _open_lists.cache_clear()
-        lists = Lists.load(context.prepared) if self._in_lists else None
-        for name in ("documents.npy", "similarities.npy"):
-            joined = np.concatenate([np.load(part / name, allow_pickle=False) for part in parts])
-            if lists is not None:
-                in_places, joined = joined, np.empty_like(joined)
-                joined[lists.order] = in_places
-            np.save(context.directory / name, joined)
-        dimensions = context.inputs["embed"].counts["dimensions"]
-        counts: Counts = {"queries": len(joined), "top_k": self.config["top_k"]}
-        if lists is None:
-            return counts | {"flops": 2 * len(joined) ** 2 * dimensions}
+        embedded = context.inputs["embed"].counts
+        queries, dimensions = embedded["documents"], embedded["dimensions"]
+        counts: Counts = {"queries": queries, "top_k": self.config["top_k"]}
+        if not self._in_lists:
+            for name in _FOUND:
+                _join(parts, name, context.directory, queries)
+            return counts | {"flops": 2 * queries**2 * dimensions}
+        lists = Lists.load(context.prepared)
+        place = np.empty(queries, dtype=np.int64)
+        place[lists.order] = np.arange(queries)
+        for name in _FOUND:
+            _join(parts, name, context.scratch, queries)
+            in_places = np.load(context.scratch / name, mmap_mode="r")
+            blocks = (in_places[place[a:b]] for a, b in ranges(queries, _JOINED))
+            with (context.directory / name).open("wb") as file:
+                write_rows(file, queries, blocks)
         probes = Probes.load(context.prepared / _PROBES)
         return counts | {
             "lists": len(lists.centroids),
@@ -208,16 +226,32 @@ class NeighboursStage(Stage):
         }
 
 
+# Each is held by a process from one part to the next, for as long as its file is the same.
+
+
+@functools.lru_cache(maxsize=1)
+def _open_encoder(
+    name: str, directory: Path, made: int, *, model_directory: Path | None, device: str
+) -> Encoder:
+    return load_encoder(name, directory, model_directory=model_directory, device=device)
+
+
 @functools.lru_cache(maxsize=1)
 def _open_exact(path: Path, made: int, device: str) -> Index:
-    """Held by a process from one part to the next."""
     vectors = np.load(path, mmap_mode="r")
     return ExactIndex(vectors) if device == "cpu" else DeviceIndex(vectors, device)
 
 
 @functools.lru_cache(maxsize=1)
 def _open_lists(probes: Path, made: int) -> ListIndex:
-    return ListIndex(Lists.load(probes.parent), Probes.load(probes).lists)
+    return ListIndex.load(probes.parent, Probes.load(probes).lists)
+
+
+def _join(parts: Sequence[Path], name: str, directory: Path, rows: int) -> None:
+    """The arrays `name` of all parts, one after another, as one of `rows` in `directory`."""
+    blocks = (np.load(part / name, allow_pickle=False) for part in parts)
+    with (directory / name).open("wb") as file:
+        write_rows(file, rows, blocks)
 
 
 class PairsStage(Stage):

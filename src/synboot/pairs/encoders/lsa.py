@@ -25,9 +25,11 @@ class LsaEncoder:
     by truncated SVD, so that documents are near that use words that occur together."""
 
     def __init__(self, vocabulary: Sequence[str], idf: np.ndarray, components: np.ndarray) -> None:
+        """`components`: float32 [dimensions, words]."""
         self._words = list(vocabulary)
         self._idf = idf
-        self._components = components  # float32 [dimensions, words]
+        # [words, dimensions]: what a product does not have to copy first.
+        self._directions = np.ascontiguousarray(components.T)
         self._vectorizer = _new_vectorizer({word: i for i, word in enumerate(self._words)})
         self._vectorizer.idf_ = idf
         self.flops = 0
@@ -66,13 +68,13 @@ class LsaEncoder:
         return cls(
             read_json(directory / "vocabulary.json"),
             np.load(directory / "idf.npy", allow_pickle=False),
-            np.load(directory / "components.npy", allow_pickle=False),
+            np.load(directory / "components.npy", mmap_mode="r"),
         )
 
     def save(self, directory: Path) -> None:
         """Write vocabulary, inverse document frequencies and SVD directions."""
         write_json(directory / "vocabulary.json", self._words)
-        for name, array in (("idf", self._idf), ("components", self._components)):
+        for name, array in (("idf", self._idf), ("components", self._directions.T)):
             with atomic_file(directory / f"{name}.npy") as file:
                 np.save(file, array, allow_pickle=False)
 
@@ -80,10 +82,10 @@ class LsaEncoder:
         """float32 [texts, dimensions], unit rows. A text of which next to nothing lies in the
         directions (a few words that nobody else uses) has no place: 0, like one without words."""
         if not texts:
-            return np.empty((0, len(self._components)), dtype=np.float32)
+            return np.empty((0, self._directions.shape[1]), dtype=np.float32)
         matrix: csr_matrix = self._vectorizer.transform(texts)
-        self.flops += 2 * int(matrix.nnz) * len(self._components)
-        vectors = np.asarray(matrix @ self._components.T, dtype=np.float32)
+        self.flops += 2 * int(matrix.nnz) * self._directions.shape[1]
+        vectors = np.asarray(matrix @ self._directions, dtype=np.float32)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         return np.where(norms > _MIN_NORM, vectors / np.maximum(norms, _MIN_NORM), np.float32(0))
 

@@ -33,12 +33,10 @@ class DeviceIndex:
         *,
         query_block: int = 4096,
         document_block: int = 1 << 16,
-        floor: float = -np.inf,
     ) -> None:
         self._array = vectors
         self._query_block = query_block
         self._document_block = document_block
-        self._floor = floor
         norms = norms_of(vectors)
         self._vectors = shared_tensor(vectors).to(device)
         self._rounded = self._vectors.bfloat16()
@@ -57,28 +55,29 @@ class DeviceIndex:
             + _BFLOAT16 * rounded * largest_rounded
         )
         self._still = norm == 0
+        self._known: dict[int, torch.Tensor] = {}
 
     def search(self, first: int, stop: int, k: int) -> Neighbours:
         """The k nearest other documents of documents `first` to `stop`."""
         found = no_neighbours(stop - first, k)
-        kept = first_of_equals(self._array, k)
-        device = self._vectors.device
-        places = torch.arange(len(self._vectors), device=device)
-        candidates = self._rounded
-        if kept is not None:
-            places = torch.from_numpy(kept).to(device)
-            candidates = candidates[places]
+        places = self._candidates(k)
         with _full_sums():
             for start in range(first, stop, self._query_block):
                 end = min(start + self._query_block, stop)
-                best = self._search_block(start, end, candidates, places, k)
+                best = self._search_block(start, end, places, k)
                 rows = slice(start - first, end - first)
                 found.documents[rows], found.similarities[rows] = best.documents, best.similarities
         return found
 
-    def _search_block(
-        self, first: int, stop: int, candidates: torch.Tensor, places: torch.Tensor, k: int
-    ) -> Neighbours:
+    def _candidates(self, k: int) -> torch.Tensor:
+        """The documents that can be among k neighbours, int64, ascending."""
+        if k not in self._known:
+            kept = first_of_equals(self._array, k)
+            places = np.arange(len(self._array)) if kept is None else kept
+            self._known = {k: torch.from_numpy(places).to(self._vectors.device)}
+        return self._known[k]
+
+    def _search_block(self, first: int, stop: int, places: torch.Tensor, k: int) -> Neighbours:
         queries = torch.arange(first, stop, device=places.device)
         pool = Pool(
             self._vectors,
@@ -86,19 +85,21 @@ class DeviceIndex:
             k,
             margins=self._margins[first:stop],
             still=self._still[first:stop],
-            floor=self._floor,
         )
         own = torch.searchsorted(places, queries)
         itself = places[own.clamp(max=len(places) - 1)] == queries
-        for start in range(0, len(candidates), self._document_block):
-            block = candidates[start : start + self._document_block]
+        for start in range(0, len(places), self._document_block):
+            documents = places[start : start + self._document_block]
+            block = self._rounded[start : start + self._document_block]
+            if len(places) < len(self._rounded):
+                block = self._rounded[documents]
             products = _products(self._rounded[first:stop], block)
             here = (itself & (own >= start) & (own < start + len(block))).nonzero()[:, 0]
             products[here, own[here] - start] = -torch.inf
             if start == 0:
                 pool.expect(products)
             rows, columns = (products > _rounded_down(pool.thresholds)[:, None]).nonzero().T
-            pool.add(rows, places[start + columns], products[rows, columns].float())
+            pool.add(rows, documents[columns], products[rows, columns].float())
         return pool.settle()
 
 

@@ -13,8 +13,7 @@ class ExactIndex:
     """Exact, in blocks: the product of a block of queries with a block of documents, of which only
     what is above the query's threshold is looked at. Memory is (query block x document block).
 
-    Neighbours below `floor` are not looked for: their places are -1 and -inf. Raises BadInput for
-    vectors with numbers that are not finite.
+    Raises BadInput for vectors with numbers that are not finite.
     """
 
     def __init__(
@@ -23,14 +22,12 @@ class ExactIndex:
         *,
         query_block: int = 2048,
         document_block: int = 2048,
-        floor: float = -np.inf,
     ) -> None:
         self._vectors = vectors
         self._query_block = query_block
         self._document_block = document_block
-        self._floor = floor
         self._measured = Measured(vectors)
-        self._known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._known: dict[int, np.ndarray] = {}
 
     def search(self, first: int, stop: int, k: int) -> Neighbours:
         """The k nearest other documents of documents `first` to `stop`."""
@@ -39,34 +36,34 @@ class ExactIndex:
     def search_documents(self, queries: np.ndarray, k: int) -> Neighbours:
         """The k nearest other documents of `queries`, int64 [queries]."""
         found = no_neighbours(len(queries), k)
-        candidates, places = self._candidates(k)
+        places = self._candidates(k)
         for start in range(0, len(queries), self._query_block):
             rows = slice(start, start + self._query_block)
-            best = self._search_block(queries[rows], candidates, places, k)
+            best = self._search_block(queries[rows], places, k)
             found.documents[rows], found.similarities[rows] = best.documents, best.similarities
         return found
 
-    def _candidates(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors that can be among k neighbours, and their documents."""
+    def _candidates(self, k: int) -> np.ndarray:
+        """The documents that can be among k neighbours, int64, ascending."""
         if k not in self._known:
             places = first_of_equals(self._vectors, k)
-            vectors = self._vectors if places is None else self._vectors[places]
-            self._known = {k: (vectors, np.arange(len(vectors)) if places is None else places)}
+            self._known = {k: np.arange(len(self._vectors)) if places is None else places}
         return self._known[k]
 
-    def _search_block(
-        self, queries: np.ndarray, candidates: np.ndarray, places: np.ndarray, k: int
-    ) -> Neighbours:
-        pool = self._measured.pool(queries, k, floor=self._floor)
+    def _search_block(self, queries: np.ndarray, places: np.ndarray, k: int) -> Neighbours:
+        pool = self._measured.pool(queries, k)
         vectors = self._vectors[queries]
         thresholds = pool.thresholds.numpy()[:, None]
         own = np.searchsorted(places, queries)
         itself = places[np.minimum(own, len(places) - 1)] == queries
-        width = min(self._document_block, len(candidates))
+        width = min(self._document_block, len(places))
         room = np.empty(len(queries) * width, dtype=np.float32)
         above_room = np.empty(len(queries) * width, dtype=bool)
-        for start in range(0, len(candidates), width):
-            block = candidates[start : start + width]
+        for start in range(0, len(places), width):
+            documents = places[start : start + width]
+            block = self._vectors[start : start + width]
+            if len(places) < len(self._vectors):
+                block = self._vectors[documents]  # again for each block: never all of them at once
             size = len(queries) * len(block)
             products = room[:size].reshape(len(queries), len(block))
             above = above_room[:size].reshape(len(queries), len(block))
@@ -80,7 +77,7 @@ class ExactIndex:
             rows, columns = np.divmod(flat, len(block))
             pool.add(
                 torch.from_numpy(rows),
-                torch.from_numpy(places[start + columns]),
+                torch.from_numpy(documents[columns]),
                 torch.from_numpy(room[flat]),
             )
         return pool.settle()

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 
+from synboot.core.arrays import write_rows
 from synboot.core.errors import GateFellShort
 from synboot.core.rng import rng
 from synboot.core.storage import atomic_file, read_json, write_json
@@ -34,7 +35,8 @@ _PRODUCTS = 1 << 23
 _RECALL_QUERIES = 1000
 _MOST_OF_LISTS = 0.5
 """Looking at more of the lists than that is no faster than looking at all documents."""
-_ARRAYS = ("centroids", "order", "offsets", "members", "vectors")
+_ARRAYS = ("centroids", "order", "offsets", "members")
+_VECTORS = "vectors.npy"
 
 
 @dataclass(frozen=True)
@@ -50,18 +52,20 @@ class Lists:
     members: np.ndarray
     """int64 [lists]: so many of its documents, the first ones, can be found; the others equal k + 1
     of them, see `first_of_equals`."""
-    vectors: np.ndarray
-    """float32 [documents, dimensions], in the order of places."""
 
-    def save(self, directory: Path) -> None:
-        """Write every array."""
+    def save(self, directory: Path, vectors: np.ndarray) -> None:
+        """Write every array, and `vectors`, those of the documents, in the order of places."""
         for name in _ARRAYS:
             with atomic_file(directory / f"{name}.npy") as file:
                 np.save(file, getattr(self, name), allow_pickle=False)
+        count = len(self.order)
+        blocks = (vectors[self.order[start : start + _BLOCK]] for start in range(0, count, _BLOCK))
+        with atomic_file(directory / _VECTORS) as file:
+            write_rows(file, count, blocks)
 
     @classmethod
     def load(cls, directory: Path) -> Lists:
-        """What `save` wrote, memory-mapped."""
+        """What `save` wrote, memory-mapped; the vectors stay where they are."""
         arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
         return cls(**arrays)
 
@@ -103,7 +107,7 @@ def build_lists(vectors: np.ndarray, k: int, *, seed: int, lists: int | None = N
     order = np.lexsort((hidden, nearest))  # stable: documents ascend within either kind
     offsets = np.searchsorted(nearest[order], np.arange(number + 1))
     members = np.bincount(nearest[~hidden], minlength=number)
-    return Lists(centroids, order, offsets, members, vectors[order])
+    return Lists(centroids, order, offsets, members)
 
 
 def choose_probes(
@@ -156,15 +160,22 @@ class ListIndex:
     """Search in the `probes` lists nearest to each query, its own list always among them.
 
     What is found has its exact similarity and order; what lies in other lists is missed.
+    `vectors`: float32 [documents, dimensions], in the order of places.
     """
 
-    def __init__(self, lists: Lists, probes: int, *, floor: float = -np.inf) -> None:
+    def __init__(self, lists: Lists, vectors: np.ndarray, probes: int) -> None:
         self._lists = lists
+        self._vectors = vectors
         self._probes = min(probes, len(lists.centroids))
-        self._floor = floor
-        self._measured = Measured(lists.vectors)
+        self._measured = Measured(vectors)
         self._place = np.empty(len(lists.order), dtype=np.int64)
         self._place[lists.order] = np.arange(len(lists.order))
+
+    @classmethod
+    def load(cls, directory: Path, probes: int) -> ListIndex:
+        """Of what `Lists.save` wrote, memory-mapped."""
+        vectors = np.load(directory / _VECTORS, mmap_mode="r")
+        return cls(Lists.load(directory), vectors, probes)
 
     def search(self, first: int, stop: int, k: int) -> Neighbours:
         """The nearest other documents of documents `first` to `stop`."""
@@ -189,8 +200,8 @@ class ListIndex:
 
     def _search_block(self, places: np.ndarray, k: int) -> Neighbours:
         lists = self._lists
-        vectors = lists.vectors[places]
-        pool = self._measured.pool(places, k, floor=self._floor, names=shared_tensor(lists.order))
+        vectors = self._vectors[places]
+        pool = self._measured.pool(places, k, names=shared_tensor(lists.order))
         own = np.searchsorted(lists.offsets, places, side="right") - 1
         near = vectors @ lists.centroids.T
         near[np.arange(len(places)), own] = np.inf
@@ -216,7 +227,7 @@ class ListIndex:
         for start, end in zip(starts, [*starts[1:], len(order)], strict=False):
             number = int(probed[order[start]])
             first = int(self._lists.offsets[number])
-            members = self._lists.vectors[first : first + int(self._lists.members[number])]
+            members = self._vectors[first : first + int(self._lists.members[number])]
             if not len(members):
                 continue
             step = max(1, _PRODUCTS // len(members))

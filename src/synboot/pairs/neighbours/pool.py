@@ -27,7 +27,8 @@ _SMALL_CROWD = 1 << 20
 _WAITING = 4
 """Candidates a query that wait before the thresholds are raised."""
 _CHUNK = 256
-_DEVICE_CHUNK = 1 << 17
+_LARGE_CHUNK = 1 << 17
+"""Of what is narrow, or on a GPU."""
 
 Rows = slice | torch.Tensor
 
@@ -70,9 +71,9 @@ class Pool:
 
     `vectors`: float32 [documents, dimensions] on the device where all of this happens; `queries`:
     int64, documents; `margins`: float64, how far a value given to `add` may be from its similarity;
-    `still`: bool, queries of length 0, which are as near to one document as to another. Neighbours
-    below `floor` are not looked for. Where `vectors` are not in the order of documents, `names` say
-    which document each is, int64 [documents], and all other numbers are rows of `vectors`.
+    `still`: bool, queries of length 0, which are as near to one document as to another. Where
+    `vectors` are not in the order of documents, `names` say which document each is, int64
+    [documents], and all other numbers are rows of `vectors`.
     """
 
     def __init__(
@@ -83,10 +84,9 @@ class Pool:
         *,
         margins: torch.Tensor,
         still: torch.Tensor,
-        floor: float,
         names: torch.Tensor | None = None,
     ) -> None:
-        self._vectors, self._queries, self._k, self._floor = vectors, queries, k, floor
+        self._vectors, self._queries, self._k = vectors, queries, k
         self._margins = margins
         device = vectors.device
         self._names = torch.arange(len(vectors), device=device) if names is None else names
@@ -100,7 +100,6 @@ class Pool:
         self._num_waiting = 0
         self._pending = 0
         self._limit = max(_CROWD * k * len(queries), _SMALL_CROWD)
-        self._raise(slice(None), torch.full_like(margins, floor) - margins)
         self._settle_still(still)
 
     def expect(self, values: torch.Tensor, rows: Rows = slice(None)) -> None:
@@ -149,8 +148,6 @@ class Pool:
         documents = torch.full_like(self._best, -1, dtype=torch.int64)
         similarities = torch.full_like(self._best, -torch.inf)
         rows, found, exact, place = self._ranked(*self._joined())
-        enough = exact.double() >= self._floor
-        rows, found, exact, place = rows[enough], found[enough], exact[enough], place[enough]
         documents[rows, place], similarities[rows, place] = self._names[found], exact
         return Neighbours(documents.cpu().numpy(), similarities.cpu().numpy())
 
@@ -165,7 +162,7 @@ class Pool:
         self.thresholds[still] = torch.inf
         self._rows.append(rows[others])
         self._documents.append(documents[others])
-        self._values.append(torch.full((len(self._rows[0]),), torch.inf, device=rows.device))
+        self._values.append(torch.zeros(len(self._rows[0]), device=rows.device))
 
     def _raise(self, rows: Rows, thresholds: torch.Tensor) -> None:
         """To just below `thresholds`, float64, where that is more."""
@@ -179,7 +176,8 @@ class Pool:
             return none, none, none.float()
         rows, documents = torch.cat(self._rows), torch.cat(self._documents)
         values = torch.cat(self._values)
-        above = (values > self.thresholds[rows]) | torch.isposinf(values)
+        thresholds = self.thresholds[rows]
+        above = (values > thresholds) | torch.isposinf(thresholds)  # what `_settle_still` took in
         return rows[above], documents[above], values[above]
 
     def _thin_out(self) -> None:
@@ -206,7 +204,7 @@ class Pool:
 
     def _similarities(self, rows: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
         exact = torch.empty(len(rows), device=rows.device)
-        chunk = _CHUNK if rows.device.type == "cpu" else _DEVICE_CHUNK
+        chunk = _CHUNK if rows.device.type == "cpu" else _LARGE_CHUNK
         for start in range(0, len(rows), chunk):
             part = slice(start, start + chunk)
             products = self._vectors[self._queries[rows[part]]].double()
@@ -225,9 +223,7 @@ class Measured:
         self._margins = float32_margins(self._norms, largest, vectors.shape[1])
         self._tensor = shared_tensor(vectors)
 
-    def pool(
-        self, queries: np.ndarray, k: int, *, floor: float, names: torch.Tensor | None = None
-    ) -> Pool:
+    def pool(self, queries: np.ndarray, k: int, *, names: torch.Tensor | None = None) -> Pool:
         """For the k nearest of `queries`, int64, rows of the vectors."""
         return Pool(
             self._tensor,
@@ -235,7 +231,6 @@ class Measured:
             k,
             margins=torch.from_numpy(self._margins[queries]),
             still=torch.from_numpy(self._norms[queries] == 0),
-            floor=floor,
             names=names,
         )
 
@@ -246,7 +241,9 @@ def first_of_equals(vectors: np.ndarray, k: int) -> np.ndarray | None:
 
     A text that a corpus holds ten thousand times would else give each of them ten thousand ties.
     """
-    keys = _key(vectors[:, :8])
+    keys = np.empty(len(vectors), dtype=np.uint64)
+    for start in range(0, len(vectors), _LARGE_CHUNK):
+        keys[start : start + _LARGE_CHUNK] = _key(vectors[start : start + _LARGE_CHUNK, :8])
     in_order = np.sort(keys)
     crowded = in_order[k + 1 :][in_order[k + 1 :] == in_order[: -k - 1]]
     if not crowded.size:
