@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from synboot.core.rng import rng
 from synboot.model.native import PAGE, ROW, CacheType, NativeDecoder
-from synboot.synth.engine import Completion, Request, SamplingConfig, drawable, limit_of
+from synboot.synth.engine import Completion, Request, SamplingConfig, drawable
+from synboot.synth.slots import SlotRun, groups_of
 
 _PREFILL_ROWS = 512  # of prompts that are computed in one call
 
@@ -55,90 +55,46 @@ class _Prompt:
 
     place: int
     pages: list[int]
-    waiting: int
-    """Draws of it that have not ended."""
+    length: int
     logits: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
 
 
-class _Run:
-    """One call of `sample`. Arrays are by slot; a slot without a request is not live."""
+class _Run(SlotRun):
+    """One call of `sample`."""
 
     def __init__(
         self, engine: NativeEngine, requests: Sequence[Request], sampling: SamplingConfig
     ) -> None:
-        self._decoder = engine.decoder
-        self._end_id = engine.end_id
-        self._num_tokens = engine.num_tokens
-        self._sampling = sampling
-        self._requests = requests
-        self._limits = [limit_of(r, engine.context, sampling) for r in requests]
-        self._keys = [request.prompt.tobytes() for request in requests]
-        order: dict[bytes, list[int]] = {}
-        for index, key in enumerate(self._keys):
-            order.setdefault(key, []).append(index)
-        self._queue = iter([index for group in order.values() for index in group])
-        self._draws = {key: len(group) for key, group in order.items()}
-        self._completions: list[Completion | None] = [None] * len(requests)
-
         slots = min(engine.slots, len(requests))
-        most = max(self._limits, default=1)
+        options = {"slots": slots, "context": engine.context, "end_id": engine.end_id}
+        super().__init__(requests, sampling, groups_of(requests), **options)
+        self._decoder = engine.decoder
+        self._num_tokens = engine.num_tokens
         self._entries = -(-engine.context // PAGE) + 1  # of the table, for one list of pages
         self._table = np.zeros(2 * slots * self._entries, np.int32)
         self._free_pages = list(range(engine.decoder.num_pages))
         self._free_places = [(slots + number) * self._entries for number in range(slots)]
-        self._prompts: dict[bytes, _Prompt] = {}
+        self._prompts: dict[int, _Prompt] = {}
         self._rows = np.zeros(slots, ROW)
         self._rows["own_pages"] = np.arange(slots) * self._entries
-        self._request = np.full(slots, -1)
-        self._counts = np.zeros(slots, np.int64)
-        self._limit = np.zeros(slots, np.int64)
-        self._tokens = np.zeros((slots, most), np.int64)
-        self._uniforms = np.zeros((slots, most + 1), np.float32)
 
-    def complete(self) -> list[Completion]:
-        """Until nothing is left."""
-        while True:
-            while len(started := self._admit()):
-                self._accept(started, self._first_tokens(started))
-            live = np.flatnonzero(self._request >= 0)
-            if not len(live):
-                return [completion for completion in self._completions if completion is not None]
-            hidden = self._decoder.forward(self._rows[live], self._table, np.arange(len(live)))
-            logits = self._decoder.logits(hidden)
-            self._accept(live, self._choose(logits, np.arange(len(live)), live))
-
-    def _admit(self) -> np.ndarray:
-        """Give free slots the next requests, and compute the prompts that are new; those slots."""
-        started, new = [], []
-        for slot in np.flatnonzero(self._request < 0).tolist():
-            if (index := next(self._queue, None)) is None:
-                break
-            key, prompt = self._keys[index], self._requests[index].prompt
-            if key not in self._prompts:
-                self._prompts[key] = self._place(key, len(prompt))
-                new.append(index)
-            limit = self._limits[index]
-            self._request[slot], self._limit[slot], self._counts[slot] = index, limit, 0
-            self._rows["prefix_pages"][slot] = self._prompts[key].place
-            self._rows["prefix_length"][slot] = len(prompt)
-            uniforms = rng(*self._requests[index].key).random(limit, dtype=np.float32)
-            self._uniforms[slot, :limit] = uniforms
-            started.append(slot)
-        self._compute(new)
-        return np.array(started, np.int64)
-
-    def _place(self, key: bytes, length: int) -> _Prompt:
+    def open(self, group: int, length: int) -> bool:
+        """A place and pages, of which there are enough."""
         pages = [self._free_pages.pop() for _ in range(-(-length // PAGE))]
         place = self._free_places.pop()
         self._table[place : place + len(pages)] = pages
-        return _Prompt(place, pages, self._draws[key])
+        self._prompts[group] = _Prompt(place, pages, length)
+        return True
 
-    def _compute(self, indices: Sequence[int]) -> None:
+    def take(self, slot: int, group: int) -> None:
+        """The slot's rows see the prompt's pages."""
+        self._rows["prefix_pages"][slot] = self._prompts[group].place
+        self._rows["prefix_length"][slot] = self._prompts[group].length
+
+    def compute(self, indices: Sequence[int]) -> None:
         """Keys, values and the following logits of the prompts of requests."""
-        if not indices:
-            return
         rows = np.concatenate([self._prompt_rows(index) for index in indices])
-        lengths = [len(self._requests[index].prompt) for index in indices]
+        lengths = [len(self.requests[index].prompt) for index in indices]
         last = np.cumsum(lengths) - 1
         hidden = []
         for first in range(0, len(rows), _PREFILL_ROWS):
@@ -147,64 +103,56 @@ class _Run:
             hidden.append(self._decoder.forward(part, self._table, wanted))
         logits = self._decoder.logits(np.concatenate(hidden))
         for index, row in zip(indices, logits, strict=True):
-            self._prompts[self._keys[index]].logits = row
+            self._prompts[int(self.group_of[index])].logits = row
 
     def _prompt_rows(self, index: int) -> np.ndarray:
-        prompt = self._requests[index].prompt
+        prompt = self.requests[index].prompt
         rows = np.zeros(len(prompt), ROW)
         rows["id"] = prompt
         rows["position"] = np.arange(len(prompt))
-        rows["own_pages"] = self._prompts[self._keys[index]].place
+        rows["own_pages"] = self._prompts[int(self.group_of[index])].place
         rows["own_length"] = rows["position"] + 1
         return rows
 
-    def _first_tokens(self, slots: np.ndarray) -> np.ndarray:
-        rows: dict[bytes, int] = {}
-        keys = [self._keys[self._request[slot]] for slot in slots]
-        row_of = np.array([rows.setdefault(key, len(rows)) for key in keys])
-        logits = np.stack([self._prompts[key].logits for key in rows])
+    def first_tokens(self, slots: np.ndarray) -> np.ndarray:
+        """From the logits of each prompt."""
+        groups, row_of = np.unique(self.group_of[self.request[slots]], return_inverse=True)
+        logits = np.stack([self._prompts[group].logits for group in groups.tolist()])
         return self._choose(logits, row_of, slots)
+
+    def next_tokens(self, slots: np.ndarray) -> np.ndarray:
+        """A forward pass of a row for each slot."""
+        hidden = self._decoder.forward(self._rows[slots], self._table, np.arange(len(slots)))
+        return self._choose(self._decoder.logits(hidden), np.arange(len(slots)), slots)
 
     def _choose(self, logits: np.ndarray, row_of: np.ndarray, slots: np.ndarray) -> np.ndarray:
         return self._decoder.choose(
             logits,
             row_of,
-            self._uniforms[slots, self._counts[slots]],
+            self.uniforms[slots, self.counts[slots]],
             num_tokens=self._num_tokens,
-            temperature=self._sampling.temperature,
-            top_p=self._sampling.top_p,
-            top_k=self._sampling.top_k,
+            temperature=self.sampling.temperature,
+            top_p=self.sampling.top_p,
+            top_k=self.sampling.top_k,
         )
 
-    def _accept(self, slots: np.ndarray, drawn: np.ndarray) -> None:
-        """Take a drawn token for each of `slots`; those that end are free afterwards."""
-        ended = drawn == self._end_id
-        self._tokens[slots, self._counts[slots]] = drawn  # END is written and not counted
-        self._counts[slots] += ~ended
-        done = ended | (self._counts[slots] == self._limit[slots])
-        for slot, end in zip(slots[done].tolist(), ended[done].tolist(), strict=True):
-            self._finish(slot, end)
-        slots, drawn = slots[~done], drawn[~done]
-        counts = self._counts[slots]
+    def go_on(self, slots: np.ndarray, drawn: np.ndarray) -> None:
+        """The next row of each slot, with another page where it needs one."""
+        counts = self.counts[slots]
         self._rows["id"][slots] = drawn
         self._rows["own_length"][slots] = counts
         self._rows["position"][slots] = self._rows["prefix_length"][slots] + counts - 1
         for slot in slots[(counts - 1) % PAGE == 0].tolist():
-            entry = slot * self._entries + (self._counts[slot] - 1) // PAGE
+            entry = slot * self._entries + (self.counts[slot] - 1) // PAGE
             self._table[entry] = self._free_pages.pop()
 
-    def _finish(self, slot: int, ended: bool) -> None:
-        index, count = int(self._request[slot]), int(self._counts[slot])
-        tokens = self._tokens[slot, :count].copy()
-        self._completions[index] = Completion(tokens, "end" if ended else "length")
-        self._request[slot] = -1
-        fed = count if ended else count - 1  # the last token of a full one was not fed back
-        pages = -(-fed // PAGE)
+    def leave(self, slot: int, group: int, fed: int) -> None:
+        """Its own pages are free."""
         first = slot * self._entries
-        self._free_pages += self._table[first : first + pages].tolist()
-        prompt = self._prompts[self._keys[index]]
-        prompt.waiting -= 1
-        if not prompt.waiting:
-            self._free_pages += prompt.pages
-            self._free_places.append(prompt.place)
-            del self._prompts[self._keys[index]]
+        self._free_pages += self._table[first : first + -(-fed // PAGE)].tolist()
+
+    def close(self, group: int) -> None:
+        """The prompt's pages and place are free."""
+        prompt = self._prompts.pop(group)
+        self._free_pages += prompt.pages
+        self._free_places.append(prompt.place)
