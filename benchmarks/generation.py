@@ -27,8 +27,9 @@ import torch
 from benchmarks.harness import Result, Setting, compare
 from synboot.data.tokenizer import train_tokenizer
 from synboot.model.architecture import new_model, save_model, shape_of
-from synboot.synth.engine import Request, SamplingConfig, SlotEngine
+from synboot.synth.engine import Request, SamplingConfig
 from synboot.synth.engine_native import NativeEngine
+from synboot.synth.engine_slots import SlotEngine
 
 PROMPT, LONGEST, SHORTEST, CONTEXT, BATCH = 200, 200, 20, 512, 64
 SIZES = {"S": ("3m", 4096, 128), "M": ("14m", 8192, 64)}

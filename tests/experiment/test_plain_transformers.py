@@ -31,8 +31,10 @@ def test_same_logits_and_generates(labels: dict[str, Path]) -> None:
     with torch.inference_mode():
         logits = plain(ids).logits
         ours = load_model(directory).eval()(ids).logits
-        decoder = CachedDecoder(load_model(directory), slots=1, capacity=64)
-        decoded = decoder.prefill(ids[0]).logits
+        decoder = CachedDecoder(load_model(directory), capacity=64)
+        cache = decoder.cache(slots=1, places=1, shared=1, prompt_room=64, own_room=1)
+        lengths = torch.tensor([ids.shape[1]])
+        decoded = decoder.prefill(cache, torch.tensor([0]), ids, lengths)[0]
     assert (logits - ours).abs().max() <= 1e-4
     assert (logits[0, -1] - decoded).abs().max() <= 1e-4
     generated = plain.generate(ids, max_new_tokens=8)

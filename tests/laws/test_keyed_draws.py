@@ -20,8 +20,9 @@ import torch
 
 from synboot.data.tokenizer import TextTokenizer, train_tokenizer
 from synboot.model.architecture import Shape, new_model
-from synboot.synth.engine import Engine, SamplingConfig, SlotEngine
+from synboot.synth.engine import Engine, SamplingConfig
 from synboot.synth.engine_native import NativeEngine
+from synboot.synth.engine_slots import SlotEngine
 from synboot.synth.filters import CorpusWindows, TextFilterConfig
 from synboot.synth.generate import Row, SeedDocument, draw
 from synboot.synth.order import DrawOrder

@@ -73,16 +73,18 @@ def test_the_cached_decoder_computes_the_same_at_every_position(
     saved: tuple[Path, torch.Tensor, torch.Tensor],
 ) -> None:
     directory, ids, expected = saved
-    decoder = CachedDecoder(load_model(directory).eval(), slots=3, capacity=CONTEXT)
-    starts = [1, 8, 15]
-    for slot, start in enumerate(starts):
-        prefix = decoder.prefill(ids[slot, :start])
-        torch.testing.assert_close(prefix.logits, expected[slot, start - 1], atol=TOLERANCE, rtol=0)
-        decoder.place(slot, prefix)
-    for step in range(CONTEXT - max(starts)):
-        places = torch.tensor(starts) + step
-        found = decoder.step(ids[torch.arange(3), places], places)
-        torch.testing.assert_close(found, expected[torch.arange(3), places], atol=TOLERANCE, rtol=0)
+    decoder = CachedDecoder(load_model(directory).eval(), capacity=CONTEXT)
+    sizes = {"places": 3, "shared": 1, "prompt_room": CONTEXT, "own_room": CONTEXT}
+    cache = decoder.cache(slots=3, **sizes)
+    slots, starts = torch.arange(3), torch.tensor([1, 8, 15])
+    found = decoder.prefill(cache, slots, ids[:3, :15], starts)
+    torch.testing.assert_close(found, expected[slots, starts - 1], atol=TOLERANCE, rtol=0)
+    cache.seat(slots, slots, torch.zeros_like(slots))
+    for step in range(CONTEXT - 15):
+        cache.ids.copy_(ids[slots, starts + step])
+        cache.counts.fill_(step)
+        found = decoder.step(cache)
+        torch.testing.assert_close(found, expected[slots, starts + step], atol=TOLERANCE, rtol=0)
 
 
 def test_plain_transformers_generates_what_the_decoder_finds_most_likely(
@@ -92,13 +94,14 @@ def test_plain_transformers_generates_what_the_decoder_finds_most_likely(
     plain = AutoModelForCausalLM.from_pretrained(directory)
     options = {"max_new_tokens": 10, "do_sample": False, "eos_token_id": None}
     expected = plain.generate(ids[:1, :6], **options)[0, 6:].tolist()
-    decoder = CachedDecoder(load_model(directory), slots=1, capacity=CONTEXT)
-    prefix = decoder.prefill(ids[0, :6])
-    decoder.place(0, prefix)
-    found = [int(prefix.logits.argmax())]
+    decoder = CachedDecoder(load_model(directory), capacity=CONTEXT)
+    cache = decoder.cache(slots=1, places=1, shared=1, prompt_room=CONTEXT, own_room=CONTEXT)
+    logits = decoder.prefill(cache, torch.tensor([0]), ids[:1, :6], torch.tensor([6]))
+    found = [int(logits[0].argmax())]
     while len(found) < len(expected):
-        place = torch.tensor([6 + len(found) - 1])
-        found.append(int(decoder.step(torch.tensor(found[-1:]), place)[0].argmax()))
+        cache.ids.fill_(found[-1])
+        cache.counts.fill_(len(found) - 1)
+        found.append(int(decoder.step(cache)[0].argmax()))
     assert found == expected
 
 

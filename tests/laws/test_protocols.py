@@ -25,9 +25,9 @@ from synboot.synth.engine import (
     ReferenceEngine,
     Request,
     SamplingConfig,
-    SlotEngine,
 )
 from synboot.synth.engine_native import NativeEngine
+from synboot.synth.engine_slots import SlotEngine
 from synboot.synth.engine_transformers import TransformersEngine
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from scipy.stats import chisquare
 
 from synboot.core.rng import rng
-from synboot.synth.engine import SamplingConfig, choose
+from synboot.synth.engine import SamplingConfig, choose, choose_near
 
 torch.set_num_threads(1)
 
@@ -67,6 +67,53 @@ def test_choose_equals_a_slow_reference(
     found = choose(torch.from_numpy(logits)[None], torch.tensor([uniform]), sampling)
     assert found.dtype == torch.int64
     assert found.tolist() == [expected]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    number=st.integers(0, 10**6),
+    size=st.sampled_from([1, 2, 7, 40, 300, 700]),
+    spread=st.sampled_from([0.1, 1.0, 3.0, 20.0]),
+    temperature=st.sampled_from([0.0, 1e-30, 0.7, 1.0, 1.6]),
+    top_p=st.sampled_from([1.0, 0.95, 0.9, 0.5, 1e-6]),
+    top_k=st.sampled_from([0, 1, 5, 50, 9999]),
+    near=st.sampled_from([1, 2, 6, 64, 700]),
+    grain=st.sampled_from([2, 64, 2**20]),
+)
+def test_choosing_near_is_choosing_or_says_that_it_is_not(
+    number: int,
+    size: int,
+    spread: float,
+    temperature: float,
+    top_p: float,
+    top_k: int,
+    near: int,
+    grain: int,
+) -> None:
+    """To the last bit, for what is settled; logits are multiples of 1 / grain, so that many tie at
+    the edge. Nothing is left open where all that is kept is well inside."""
+    random = rng("near", number, size)
+    logits = np.round(random.normal(size=(20, size)) * spread * grain).astype(np.float32) / grain
+    uniforms = torch.from_numpy(random.random(20, dtype=np.float32))
+    sampling = SamplingConfig(temperature=temperature, top_p=top_p, top_k=top_k)
+    rows = torch.from_numpy(logits)
+    expected = choose(rows, uniforms, sampling)
+    found, settled = choose_near(rows, uniforms, sampling, near)
+    assert (found.dtype, settled.dtype) == (torch.int64, torch.bool)
+    assert found[settled].tolist() == expected[settled].tolist()
+    if near >= size or temperature == 0 or (top_p == 1 and not top_k):
+        assert settled.all()
+    elif temperature > 0.1 and top_k < near:
+        for row, known in zip(logits, settled.tolist(), strict=True):
+            ranked = np.sort(allowed_probabilities(row, of_all(temperature))[0])[::-1]
+            kept = allowed_probabilities(row, sampling)[0]
+            reached = top_k > 0 or ranked[: near - 1].sum() > top_p + 1e-4
+            inside = ranked[near - 1] < kept[kept > 0].min() * (1 - 1e-5)
+            assert known or not (reached and inside)
+
+
+def of_all(temperature: float) -> SamplingConfig:
+    return SamplingConfig(temperature=temperature, top_p=1.0)
 
 
 def test_top_p_and_top_k_keep_those_that_tie_with_the_last() -> None:

@@ -17,9 +17,9 @@ from synboot.synth.engine import (
     ReferenceEngine,
     Request,
     SamplingConfig,
-    SlotEngine,
 )
 from synboot.synth.engine_native import NativeEngine
+from synboot.synth.engine_slots import SlotEngine
 
 torch.set_num_threads(1)
 END = 0

@@ -18,8 +18,8 @@ from synboot.synth.engine import (
     ReferenceEngine,
     Request,
     SamplingConfig,
-    SlotEngine,
 )
+from synboot.synth.engine_slots import SlotEngine
 from synboot.synth.engine_transformers import TransformersEngine
 from synboot.synth.engines import engine_for
 

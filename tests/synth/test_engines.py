@@ -6,11 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from synboot.core import native
 from synboot.core.errors import BadInput
 from synboot.synth import engines
+from synboot.synth.engine import Request, SamplingConfig
 from synboot.synth.engines import (
     check_engine,
     engine_for,
@@ -47,24 +50,22 @@ def test_without_one_torch_samples_and_that_is_said(no_compiler: None) -> None:
         resolve_engine("native", "cpu")
 
 
-def test_a_cache_that_torch_does_not_have_is_refused(no_compiler: None) -> None:
-    for name, device in (("torch", "cpu"), ("auto", "cuda"), ("auto", "cpu")):
-        with pytest.raises(BadInput, match=r"runtime\.cache"):
-            resolve_engine(name, device, "bfloat16")
-
-
 def test_numerics_of_compiled_code_say_what_was_compiled_by_what(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """So that a stage that is resumed with another compiler, or on another processor, stops."""
-    found = engine_numerics("auto", "cpu", "float32")
+    found = engine_numerics("auto", "cpu", "float32", "bfloat16")
     assert (found["engine"], found["cache"]) == ("native", "float32")
-    assert found == engine_numerics("native", "cpu", "float32")
+    assert found == engine_numerics("native", "cpu", "float32", "float32")
     monkeypatch.setattr(native, "_processor", lambda: "another")
-    other = engine_numerics("auto", "cpu", "float32")
+    other = engine_numerics("auto", "cpu", "float32", "bfloat16")
     assert {key for key in found if found[key] != other[key]} == {"library"}
-    expected = {"engine": "torch", "cache": "float32"}
-    assert engine_numerics("torch", "cpu", "float32") == expected
+
+
+def test_numerics_of_torch_say_in_which_precision() -> None:
+    expected = {"engine": "torch", "cache": "float32", "precision": "bfloat16"}
+    assert engine_numerics("auto", "cuda", "float32", "bfloat16") == expected
+    assert engine_numerics("torch", "cpu", "float32", "bfloat16") == expected
 
 
 def test_native_by_name_is_refused_for_a_model_that_it_does_not_serve() -> None:
@@ -93,7 +94,23 @@ def test_the_fastest_that_understands_the_model(layout: str, engine: str, name: 
     assert engine_for(model, engine=engine, **FIXED).name == name
 
 
-def test_a_model_without_the_native_engine_has_no_choice_of_cache() -> None:
+@pytest.mark.parametrize("engine", ["native", "torch"])
+def test_a_model_that_transformers_samples_from_has_no_choice_of_cache(engine: str) -> None:
     model = tiny_model("gpt2", vocab_size=24, context=16)
     with pytest.raises(BadInput, match=r"runtime\.cache: expected float32 for GPT2"):
-        engine_for(model, engine="native", cache="bfloat16", **FIXED)
+        engine_for(model, engine=engine, cache="bfloat16", **FIXED)
+    assert engine_for(model, engine=engine, precision="bfloat16", **FIXED).name == "transformers"
+
+
+@pytest.mark.parametrize(
+    ("precision", "cache"),
+    [("float32", "float32"), ("float32", "bfloat16"), ("bfloat16", "float32")],
+)
+def test_either_setting_gives_keys_and_values_in_bfloat16(precision: str, cache: str) -> None:
+    model = tiny_model("qwen3", vocab_size=24, context=16)
+    made = engine_for(model, cache=cache, precision=precision, **FIXED)
+    asked = [Request(np.arange(5), (n,)) for n in range(4)]
+    assert len(made.sample(asked, SamplingConfig())) == 4
+    half = "bfloat16" in (precision, cache)
+    assert made._desk.cache.keys.dtype == (torch.bfloat16 if half else torch.float32)
+    assert made.decoder._layers[0].up.weight.dtype == getattr(torch, precision)

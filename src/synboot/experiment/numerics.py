@@ -47,7 +47,7 @@ def numerics_of(runtime: RuntimeConfig) -> Numerics:
         draws={
             **shared,
             "threads": 1,
-            **engine_numerics(runtime.engine, device.type, runtime.cache),
+            **engine_numerics(runtime.engine, device.type, runtime.cache, precision),
             "slots": runtime.slots,
             "part_draws": runtime.part_draws,
         },

@@ -23,7 +23,7 @@ from synboot.core.config import (
 from synboot.data.corpus import MAX_DOCUMENT_BYTES, LongDocuments, OnBad
 from synboot.data.cuts import MIN_PIECE_BYTES
 from synboot.model.architecture import PRESETS
-from synboot.model.native import CacheType
+from synboot.model.decode import CacheType
 from synboot.pairs.encoders.encoder import EncoderConfig
 from synboot.pairs.filters import PairFilterConfig
 from synboot.synth.engine import SamplingConfig

@@ -14,17 +14,15 @@ import math
 import mmap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from synboot.core.errors import BadInput, SynbootError
 from synboot.core.native import fingerprint, load
-from synboot.model.decode import check_understood, rotary
+from synboot.model.decode import CacheType, check_understood, rotary
 
-CacheType = Literal["float32", "bfloat16"]
-"""Of keys and values."""
 PAGE = 16
 """Positions of a page."""
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -14,7 +13,6 @@ from pydantic import Field
 from synboot.core.config import Config
 from synboot.core.errors import BadInput
 from synboot.core.rng import Key, rng
-from synboot.model.decode import CachedDecoder, Prefix
 
 
 class SamplingConfig(Config):
@@ -58,6 +56,10 @@ class Engine(Protocol):
         """One completion for each request, in order."""
 
 
+NEAR = 512
+"""Of the tokens, how many most likely ones nearly always hold all that top-p keeps."""
+
+
 def choose(logits: torch.Tensor, uniforms: torch.Tensor, sampling: SamplingConfig) -> torch.Tensor:
     """Draw one token a row: logits [rows, vocabulary], uniforms float32 [rows] -> int64 [rows].
 
@@ -68,18 +70,57 @@ def choose(logits: torch.Tensor, uniforms: torch.Tensor, sampling: SamplingConfi
     """
     if sampling.temperature == 0:
         return logits.argmax(-1)
+    probabilities = _probabilities(logits, sampling)
+    if sampling.top_p < 1 or sampling.top_k:
+        edge, _ = _edge(_sorted(probabilities).flip(-1), sampling)
+        probabilities = probabilities.masked_fill(probabilities < edge, 0.0)
+    return _passed(probabilities, uniforms)
+
+
+def choose_near(
+    logits: torch.Tensor, uniforms: torch.Tensor, sampling: SamplingConfig, near: int = NEAR
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `choose` draws, of the `near` most likely tokens: without a sort of all, in fixed shapes
+    and without waiting for the device. Tokens int64 [rows], and bool [rows]: whether that settles
+    it, which it does where all that is kept is among them."""
+    settled = torch.ones_like(uniforms, dtype=torch.bool)
+    if sampling.temperature == 0:
+        return logits.argmax(-1), settled
+    probabilities = _probabilities(logits, sampling)
+    if sampling.top_p == 1 and not sampling.top_k:
+        return _passed(probabilities, uniforms), settled
+    near, size = min(near, logits.shape[-1]), logits.shape[-1]
+    ordered, ids = probabilities.topk(near)
+    edge, spare = _edge(ordered, sampling)
+    if near < size:
+        # None beyond ties with the edge, and rounding cannot move the edge beyond.
+        inside = ordered[:, -1] < edge[:, 0]
+        settled = inside & (sampling.top_k < near if sampling.top_k else spare[:, 0] > 1e-6)
+    ids, order = ids.sort(-1)
+    kept = ordered.masked_fill(ordered < edge, 0.0).gather(-1, order)
+    return ids.gather(-1, _passed(kept, uniforms)[:, None]).squeeze(-1), settled
+
+
+def _probabilities(logits: torch.Tensor, sampling: SamplingConfig) -> torch.Tensor:
     logits = logits.float()
     logits = logits - logits.amax(-1, keepdim=True)  # else a small temperature overflows
-    probabilities = (logits / sampling.temperature).softmax(-1)
-    if sampling.top_p < 1 or sampling.top_k:
-        ordered = _sorted(probabilities).flip(-1)
-        if sampling.top_k:
-            ordered = ordered[:, : sampling.top_k]
-        before = ordered.cumsum(-1) - ordered
-        wanted = sampling.top_p * (ordered.sum(-1, keepdim=True) if sampling.top_k else 1.0)
-        kept = (before < wanted).sum(-1, keepdim=True).clamp_min(1)
-        probabilities = probabilities.masked_fill(probabilities < ordered.gather(-1, kept - 1), 0.0)
-    mass = probabilities.double().cumsum(-1)
+    return (logits / sampling.temperature).softmax(-1)
+
+
+def _edge(ordered: torch.Tensor, sampling: SamplingConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of probabilities in descending order: the least that is kept, and by how much the mass before
+    the last of them is more than what is to be kept; both [rows, 1]."""
+    if sampling.top_k:
+        ordered = ordered[:, : sampling.top_k]
+    before = ordered.cumsum(-1) - ordered
+    wanted = sampling.top_p * (ordered.sum(-1, keepdim=True) if sampling.top_k else 1.0)
+    kept = (before < wanted).sum(-1, keepdim=True).clamp_min(1)
+    return ordered.gather(-1, kept - 1), before[:, -1:] - wanted
+
+
+def _passed(weights: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """The first place of each row at which the distribution function passes the uniform number."""
+    mass = weights.double().cumsum(-1)
     target = uniforms.double()[:, None] * mass[:, -1:]
     return torch.searchsorted(mass, target, right=True).clamp_max(mass.shape[-1] - 1).squeeze(-1)
 
@@ -148,104 +189,3 @@ class ReferenceEngine:
             tokens.append(token)
             ids = torch.cat([ids, ids.new_tensor([token])])
         return Completion(np.array(tokens, dtype=np.int64), "length")
-
-
-@dataclass
-class _Running:
-    """A request in a slot."""
-
-    index: int
-    uniforms: np.ndarray
-    position: int
-    tokens: list[int] = field(default_factory=list)
-
-
-class _Prefixes:
-    """The computed prompt of each request, in order: once for those that have the same."""
-
-    def __init__(self, decoder: CachedDecoder, prompts: Sequence[torch.Tensor]) -> None:
-        self._decoder = decoder
-        self._prompts = prompts
-        self._keys = [tuple(prompt.tolist()) for prompt in prompts]
-        self._left = Counter(self._keys)
-        self._kept: dict[tuple[int, ...], Prefix] = {}
-
-    def __getitem__(self, index: int) -> Prefix:
-        key = self._keys[index]
-        prefix = self._kept.pop(key, None) or self._decoder.prefill(self._prompts[index])
-        self._left[key] -= 1
-        if self._left[key]:
-            self._kept[key] = prefix
-        return prefix
-
-
-class SlotEngine:
-    """The built-in engine: a fixed number of slots advance together, one token a step; a slot
-    whose request ends is given the next one at once. Models that `CachedDecoder` understands."""
-
-    name = "slots"
-
-    def __init__(
-        self, model: Any, *, context: int, end_id: int, slots: int, num_tokens: int | None = None
-    ) -> None:
-        self._decoder = CachedDecoder(model.eval(), slots=slots, capacity=context)
-        self._device = next(model.parameters()).device
-        self._context = context
-        self._end_id = end_id
-        self._slots = slots
-        self._num_tokens = drawable(model, end_id, num_tokens)
-
-    @torch.inference_mode()
-    def sample(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Completion]:
-        """One completion for each request, in order."""
-        completions: list[Completion | None] = [None] * len(requests)
-        limits = [limit_of(r, self._context, sampling) for r in requests]
-        prefixes = _Prefixes(self._decoder, [self._tensor(r.prompt) for r in requests])
-        waiting = iter(range(len(requests)))
-        running: list[_Running | None] = [None] * self._slots
-        ids = np.zeros(self._slots, dtype=np.int64)
-        positions = np.zeros(self._slots, dtype=np.int64)
-        uniforms = np.zeros(self._slots, dtype=np.float32)
-
-        def accept(slot: int, state: _Running, token: int) -> bool:
-            """Take a drawn token; True if the slot goes on with it."""
-            ended = token == self._end_id
-            if not ended:
-                state.tokens.append(token)
-            if ended or len(state.tokens) == len(state.uniforms):
-                tokens = np.array(state.tokens, dtype=np.int64)
-                completions[state.index] = Completion(tokens, "end" if ended else "length")
-                running[slot] = None
-                ids[slot] = positions[slot] = 0
-                return False
-            ids[slot], positions[slot] = token, state.position
-            state.position += 1
-            uniforms[slot] = state.uniforms[len(state.tokens)]
-            return True
-
-        while True:
-            for slot in range(self._slots):
-                while running[slot] is None and (index := next(waiting, None)) is not None:
-                    prefix = prefixes[index]
-                    drawn_by = rng(*requests[index].key).random(limits[index], dtype=np.float32)
-                    state = _Running(index, drawn_by, prefix.length)
-                    token = self._start(slot, state, prefix, sampling)
-                    running[slot] = state
-                    accept(slot, state, token)
-            live = [(slot, state) for slot, state in enumerate(running) if state is not None]
-            if not live:
-                return [completion for completion in completions if completion is not None]
-            logits = self._decoder.step(self._tensor(ids), self._tensor(positions))
-            logits = logits[:, : self._num_tokens]
-            drawn = choose(logits, self._tensor(uniforms), sampling).tolist()
-            for slot, state in live:
-                accept(slot, state, drawn[slot])
-
-    def _start(self, slot: int, state: _Running, prefix: Prefix, sampling: SamplingConfig) -> int:
-        """Put a computed prompt into a slot; the first token after it."""
-        self._decoder.place(slot, prefix)
-        logits = prefix.logits[None, : self._num_tokens]
-        return int(choose(logits, self._tensor(state.uniforms[:1]), sampling))
-
-    def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(array).to(self._device)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from synboot.model.native import PAGE, ROW, CacheType, NativeDecoder
+from synboot.model.decode import CacheType
+from synboot.model.native import PAGE, ROW, NativeDecoder
 from synboot.synth.engine import Completion, Request, SamplingConfig, drawable
 from synboot.synth.slots import SlotRun, groups_of
 

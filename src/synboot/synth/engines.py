@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 from synboot.core.errors import BadInput
 from synboot.core.native import no_native
-from synboot.model.native import CacheType, check_served, library_fingerprint
-from synboot.synth.engine import Engine, ReferenceEngine, SlotEngine, drawable
+from synboot.model.decode import CacheType
+from synboot.model.native import check_served, library_fingerprint
+from synboot.synth.engine import Engine, ReferenceEngine, drawable
 from synboot.synth.engine_native import NativeEngine
+from synboot.synth.engine_slots import SlotEngine
 from synboot.synth.engine_transformers import TransformersEngine
 from synboot.train.device import DeviceName, resolve_device
 
@@ -21,24 +23,24 @@ SHARES_PROMPTS = frozenset({NativeEngine.name, SlotEngine.name})
 """Names of the engines that compute a prompt once for all draws of it in one call."""
 
 
-def resolve_engine(name: EngineName, device: str, cache: CacheType = "float32") -> str:
-    """`native` or `torch`. Raises BadInput where `native` is asked for and cannot be, or a `cache`
-    that `torch` does not have."""
+def resolve_engine(name: EngineName, device: str) -> str:
+    """`native` or `torch`. Raises BadInput where `native` is asked for and cannot be."""
     missing = _missing(device)
     if name == "native" and missing:
         raise BadInput(f"field runtime.engine: expected auto or torch, as {missing}")
-    resolved = "torch" if name == "torch" or missing else "native"
-    if resolved == "torch" and cache != "float32":
-        raise BadInput(f"field runtime.cache: expected float32 of the torch engine, got {cache}")
-    return resolved
+    return "torch" if name == "torch" or missing else "native"
 
 
-def engine_numerics(name: EngineName, device: str, cache: CacheType) -> dict[str, str]:
-    """What of an engine can change last bits: `engine`, `cache` and, of compiled code, `library`,
-    which stands for source, compiler and processor. Raises BadInput as `resolve_engine` does."""
-    resolved = resolve_engine(name, device, cache)
-    compiled = {"library": library_fingerprint()} if resolved == "native" else {}
-    return {"engine": resolved, "cache": cache} | compiled
+def engine_numerics(
+    name: EngineName, device: str, cache: CacheType, precision: CacheType
+) -> dict[str, str]:
+    """What of an engine can change last bits: `engine`, `cache`, of torch the `precision` of its
+    products and of compiled code, which has one, the `library`, which stands for source, compiler
+    and processor. Raises BadInput as `resolve_engine` does."""
+    resolved = resolve_engine(name, device)
+    if resolved == "native":
+        return {"engine": resolved, "cache": cache, "library": library_fingerprint()}
+    return {"engine": resolved, "cache": cache, "precision": precision}
 
 
 def check_engine(name: EngineName, config: Any) -> None:
@@ -74,24 +76,26 @@ def engine_for(
     slots: int,
     engine: str = "torch",
     cache: CacheType = "float32",
+    precision: CacheType = "float32",
 ) -> Engine:
     """An engine that draws among the first `num_tokens` ids, the tokenizer's: of those that
     understand the model, the fastest. Its `name` says which: `native` (if `engine` is), `slots`,
     `transformers` or `reference`.
 
-    `cache` is the type of keys and values, which `native` alone lets choose. Raises BadInput if the
-    tokenizer has more tokens than the model, or if no engine has that `cache` for the model, and
-    SynbootError if the C compiler fails.
+    `cache` is the type of keys and values, which `native` and `slots` let choose, `precision` that
+    of the matrix products of `slots`. Raises BadInput if the tokenizer has more tokens than the
+    model, or if no engine has that `cache` for the model, and SynbootError if the C compiler fails.
     """
     drawable(model, end_id, num_tokens)
     shared: dict[str, Any] = {"context": context, "end_id": end_id, "num_tokens": num_tokens}
     if engine == "native":
         with contextlib.suppress(BadInput):
             return NativeEngine(model, slots=slots, cache=cache, **shared)
+    with contextlib.suppress(BadInput):
+        return SlotEngine(model, slots=slots, cache=cache, precision=precision, **shared)
     if cache != "float32":
         kind_of_model = type(model).__name__
         raise BadInput(f"field runtime.cache: expected float32 for {kind_of_model}, got {cache}")
-    for kind in (SlotEngine, TransformersEngine):
-        with contextlib.suppress(BadInput):
-            return kind(model, slots=slots, **shared)
+    with contextlib.suppress(BadInput):
+        return TransformersEngine(model, slots=slots, **shared)
     return ReferenceEngine(model, **shared)

@@ -87,7 +87,7 @@ class SynthesizeStage(Stage):
     """
 
     name = "synthesize"
-    version = 2
+    version = 3
 
     def __init__(
         self,
@@ -133,6 +133,7 @@ class SynthesizeStage(Stage):
             slots=self.numerics["slots"],
             engine=self.numerics["engine"],
             cache=self.numerics["cache"],
+            precision=self.numerics.get("precision", "float32"),  # of torch alone
         )
         store = TokenStore(context.inputs["tokens"].file("train"))
         windows = CorpusWindows(documents.texts(0, len(documents)))
