@@ -115,6 +115,38 @@ def test_a_slot_waits_where_no_prompt_has_a_place(expected: list[tuple[list[int]
     assert made._desk.sizes.places == 2
 
 
+def test_free_slots_can_wait_for_each_other(
+    expected: list[tuple[list[int], str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fewer and larger admissions; a slot that finds no place for its prompt waits in any case."""
+    started: dict[int, list[int]] = {}
+    first = engine_slots._Desk.first
+
+    def counted(self: Any, places: np.ndarray, *given: Any) -> np.ndarray:
+        started[least].append(len(places))
+        return first(self, places, *given)
+
+    monkeypatch.setattr(engine_slots._Desk, "first", counted)
+    for least in (1, 3, 8, 100):
+        started[least] = []
+        made = SlotEngine(MODEL, slots=8, least=least, prefill_tokens=10_000, **FIXED)
+        assert plain(made.sample(requests(), FLAT)) == expected
+        assert sum(started[least]) == len(requests())
+    assert len(started[1]) > len(started[3]) > len(started[8]) == 5
+    assert started[8] == started[100] == [8, 8, 8, 8, 3]
+
+
+def test_a_gpu_takes_as_many_slots_as_it_has_memory_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10_000, 20_000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3_000)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1_000)
+    gpu = torch.device("cuda")
+    assert engine_slots._fitting(64, 100, gpu) == 64
+    assert engine_slots._fitting(1024, 100, gpu) == 96
+    assert engine_slots._fitting(1024, 10_000, gpu) == 1
+    assert engine_slots._fitting(1024, 10_000, torch.device("cpu")) == 1024
+
+
 def test_draws_share_a_prompt_where_most_prompts_have_as_many() -> None:
     assert engine_slots._shared([], 8) == 1
     assert engine_slots._shared([4, 4, 4, 1], 8) == 4

@@ -143,6 +143,10 @@ class CachedDecoder:
         device = self._embedding.device
         return Cache(shape, dtype=dtype or self._precision, device=device, **sizes)
 
+    def bytes_of_position(self, dtype: torch.dtype) -> int:
+        """Of the keys and values of all layers."""
+        return 2 * len(self._layers) * self._kv_heads * self._head_dim * dtype.itemsize
+
     @torch.inference_mode()
     def prefill(
         self, cache: Cache, places: torch.Tensor, ids: torch.Tensor, lengths: torch.Tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,13 +25,17 @@ from synboot.synth.slots import SlotRun, groups_of
 _PREFILL_TOKENS = {"cuda": 1 << 14}
 """Of prompts that are computed together, padding included; else one prompt is computed alone, so
 that its numbers are its own."""
+_LEAST = {"cuda": 1 / 32}
+"""Of slots that are free before the next requests are taken; else each is taken at once."""
+_MEMORY = 0.8  # of a GPU's free memory, for keys and values
 _ROWS = 256  # of logits that are sorted together
 
 
 class SlotEngine:
-    """`slots` requests advance together, one token a step; one that ends makes room for the next at
-    once. Requests with the same prompt are taken one after the other: it is computed once, and its
-    keys and values are stored once. Models that `CachedDecoder` understands.
+    """At most `slots` requests, on a GPU as many as its memory has room for, advance together, one
+    token a step; those that end make room for the next. Requests with the same prompt are taken one
+    after the other: it is computed once, and its keys and values are stored once. Models that
+    `CachedDecoder` understands.
 
     A step has the same shapes whatever the slots hold, but for how far back attention looks: to the
     longest prompt and the longest text at hand, each rounded up to one of few lengths. A draw is a
@@ -55,17 +60,21 @@ class SlotEngine:
         precision: CacheType = "float32",
         cache: CacheType = "float32",
         prefill_tokens: int | None = None,
+        least: int | None = None,
     ) -> None:
         self.num_tokens = drawable(model, end_id, num_tokens)
         self.context = context
         self.end_id = end_id
-        self.slots = slots
         self.device = next(model.parameters()).device
         self.decoder = CachedDecoder(
             model.eval(), capacity=context, precision=getattr(torch, precision)
         )
         self.prefill_tokens = prefill_tokens or _PREFILL_TOKENS.get(self.device.type, 1)
         self._kept = torch.bfloat16 if "bfloat16" in (precision, cache) else torch.float32
+        # A text of its own may fill the context, and so may a prompt that nobody shares.
+        bytes_of_slot = 2 * context * self.decoder.bytes_of_position(self._kept)
+        self.slots = _fitting(slots, bytes_of_slot, self.device)
+        self.least = least or math.ceil(self.slots * _LEAST.get(self.device.type, 0)) or 1
         self._desk: _Desk | None = None
 
     @torch.inference_mode()
@@ -214,7 +223,7 @@ class _Run(SlotRun):
         shared = _shared([len(group) for group in alike], engine.slots)
         groups = [g[at : at + shared] for g in alike for at in range(0, len(g), shared)]
         options = {"slots": engine.slots, "context": engine.context, "end_id": engine.end_id}
-        super().__init__(requests, sampling, groups, **options)
+        super().__init__(requests, sampling, groups, least=engine.least, **options)
         self._columns = {index: at for group in groups for at, index in enumerate(group)}
         self._prefill_tokens = engine.prefill_tokens
         self._context = engine.context
@@ -288,13 +297,22 @@ class _Run(SlotRun):
         return np.array([self._place_of[group] for group in groups], np.int64)
 
 
+def _fitting(slots: int, bytes_of_slot: int, device: torch.device) -> int:
+    """How many of `slots` a GPU's free memory has room for, one at least."""
+    if device.type != "cuda":
+        return slots
+    free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return max(1, min(slots, int(_MEMORY * free) // bytes_of_slot))
+
+
 def _shared(sizes: Sequence[int], slots: int) -> int:
     """How many draws share a prompt at most, for groups of these sizes: all of the largest, unless
     the others are so much smaller that most of the columns would be empty."""
     if not sizes:
         return 1
     mean = sum(sizes) / len(sizes)
-    return min(slots, max(sizes) if max(sizes) <= 2 * mean else int(np.ceil(mean)))
+    return min(slots, max(sizes) if max(sizes) <= 2 * mean else math.ceil(mean))
 
 
 def _of_like_length(

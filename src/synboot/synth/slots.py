@@ -26,7 +26,8 @@ def groups_of(requests: Sequence[Request]) -> list[list[int]]:
 class SlotRun(ABC):
     """One call of `sample` in `slots` slots. Arrays are by slot; a slot without a request is not
     live. `groups` are the requests that share a prompt, which are taken one after the other:
-    a group is opened for the first of them and closed when the last has ended."""
+    a group is opened for the first of them and closed when the last has ended. Free slots wait
+    until there are `least` of them, so that many prompts are computed together."""
 
     def __init__(
         self,
@@ -37,10 +38,12 @@ class SlotRun(ABC):
         slots: int,
         context: int,
         end_id: int,
+        least: int = 1,
     ) -> None:
         self.requests = requests
         self.sampling = sampling
         self.end_id = end_id
+        self._least = least
         self.limits = [limit_of(request, context, sampling) for request in requests]
         self.group_of = np.zeros(len(requests), np.int64)
         for number, members in enumerate(groups):
@@ -70,7 +73,10 @@ class SlotRun(ABC):
     def _admit(self) -> np.ndarray:
         """Give free slots the next requests, and compute the prompts that are new; those slots."""
         started, new = [], []
-        for slot in np.flatnonzero(self.request < 0).tolist():
+        free = np.flatnonzero(self.request < 0)
+        if len(free) < min(self._least, len(self.request)):
+            free = free[:0]
+        for slot in free.tolist():
             if not self._queue:
                 break
             index = self._queue[-1]
