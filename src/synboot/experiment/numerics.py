@@ -11,6 +11,9 @@ from synboot.synth.engines import engine_numerics
 from synboot.train.compiled import resolve_compile
 from synboot.train.device import resolve_device, resolve_precision
 
+_SLOTS = {"cpu": 64, "cuda": 1024}
+_PART_DRAWS = {"cpu": 512, "cuda": 8192}  # 8 a slot, so that few slots are empty at its end
+
 
 @dataclass(frozen=True)
 class Numerics:
@@ -48,8 +51,8 @@ def numerics_of(runtime: RuntimeConfig) -> Numerics:
             **shared,
             "threads": 1,
             **engine_numerics(runtime.engine, device.type, runtime.cache, precision),
-            "slots": runtime.slots,
-            "part_draws": runtime.part_draws,
+            "slots": runtime.slots or _SLOTS[device.type],
+            "part_draws": runtime.part_draws or _PART_DRAWS[device.type],
         },
         scoring={**shared, "threads": runtime.threads, "precision": "float32", **part_documents},
     )

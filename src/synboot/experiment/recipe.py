@@ -232,15 +232,17 @@ class RuntimeConfig(Config):
     compile: CompileName = "auto"
     """Compile a model's blocks for training; auto does from 1e13 FLOPs on, where a compiler is."""
     micro_rows: int | None = Field(default=None, ge=1)
-    slots: int = Field(default=64, ge=1)
-    """Sequences that are sampled together."""
+    slots: int | None = Field(default=None, ge=1)
+    """Sequences that are sampled together, at most; by default 64 on a CPU, 1,024 on a GPU."""
     engine: EngineName = "auto"
     """What samples; auto is native on a CPU with a C compiler that works, else torch."""
     cache: CacheType = "float32"
-    """Of keys and values while sampling; bfloat16 takes half the memory and rounds them."""
+    """Of keys and values while sampling; bfloat16 takes half the memory and rounds them. On a GPU
+    they are in bfloat16 where `precision` is."""
     part_documents: int = Field(default=2048, ge=1)
     """Documents of a part, and in lists a quarter of its queries."""
-    part_draws: int = Field(default=512, ge=1)
+    part_draws: int | None = Field(default=None, ge=1)
+    """Draws of a part; by default 512 on a CPU, 8,192 on a GPU."""
     checkpoint_seconds: float = Field(default=60.0, ge=0)
 
 
