@@ -86,6 +86,23 @@ def test_a_stage_does_not_go_on_with_code_of_another_compiler(
     assert synthesize(model, tmp_path)["tokens"] == 200
 
 
+def test_a_stage_does_not_go_on_in_another_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of torch's products; the native engine has one."""
+    model = synthesizer("qwen3", tmp_path / "model")
+    monkeypatch.setenv("SYNBOOT_RUNTIME__ENGINE", "torch")
+    monkeypatch.setenv("SYNBOOT_RUNTIME__PRECISION", "bfloat16")
+    with pytest.raises(GateFellShort):
+        synthesize(model, tmp_path, max_draws_per_seed=1)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("SYNBOOT_RUNTIME__PRECISION", "float32")
+        with pytest.raises(BadInput, match=r"begun with other numerics: precision was .bfloat16"):
+            synthesize(model, tmp_path)
+    counts = synthesize(model, tmp_path)
+    assert (counts["tokens"], counts["engine"]) == (200, "slots")
+
+
 def test_a_prompt_costs_once_where_the_engine_shares_it() -> None:
     order = DrawOrder(num_seeds=2, draws_per_prompt=3, seed=5)
     prompts, sampled = [10, 21], [4, 1, 6, 2, 3, 5]

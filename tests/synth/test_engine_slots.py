@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 
 from synboot.core.errors import SynbootError
 from synboot.core.rng import rng
+from synboot.model.replay import Replay
 from synboot.synth import engine, engine_slots
 from synboot.synth.engine import Completion, ReferenceEngine, Request, SamplingConfig
 from synboot.synth.engine_slots import SlotEngine
@@ -190,6 +193,65 @@ def test_memory_that_is_not_there_is_refused_by_the_settings_name() -> None:
     made = SlotEngine(MODEL, slots=1 << 40, **FIXED)
     with pytest.raises(SynbootError, match=r"no memory for [0-9,.]+ GB .*runtime\.slots"):
         made.desk(engine_slots._Sizes(1, 1, 64, 64))
+
+
+class Recorded(Replay):
+    """Graphs without a GPU: what is captured is the function of that one call, which later calls
+    run in place of theirs, as a graph would."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(torch.device("cuda"))
+        self.replays = 0
+
+    def _warm_up(self, function: Callable[[], None]) -> None:
+        function()
+
+    def _capture(self, function: Callable[[], None]) -> Any:
+        def replay() -> None:
+            self.replays += 1
+            function()
+
+        return SimpleNamespace(replay=replay)
+
+
+def test_a_step_that_was_captured_is_the_step_of_any_later_call(
+    expected: list[tuple[list[int], str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_slots, "Replay", Recorded)
+    made = SlotEngine(MODEL, slots=6, **FIXED)
+    for sampling in (FLAT, SamplingConfig(top_k=3), FLAT):
+        texts = plain(made.sample(requests(), sampling))
+        if sampling == FLAT:
+            assert texts == expected
+        else:
+            assert texts == plain(SlotEngine(MODEL, slots=6, **FIXED).sample(requests(), sampling))
+    assert made._desk is not None
+    assert isinstance(made._desk.replay, Recorded)
+    assert made._desk.replay.replays > 100
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "sampling",
+    [FLAT, SamplingConfig(top_p=1.0), SamplingConfig(top_k=9), SamplingConfig(temperature=0)],
+)
+def test_no_step_needs_to_know_a_number(
+    precision: Any, sampling: SamplingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that it can be captured: it runs on tensors that have shapes and nothing else. And all
+    that is not given by the host is on the device."""
+    model = tiny_model("qwen3", vocab_size=700, context=150).to("meta")
+    fixed = FIXED | {"num_tokens": 690}
+    made = SlotEngine(model, slots=6, precision=precision, **fixed)
+    desk = made.desk(engine_slots._Sizes(4, 3, 64, 64))
+    monkeypatch.setattr(engine_slots, "_array", lambda tensor: tensor)
+    slots = np.arange(3)
+    desk.prefill([2, 0], [np.arange(20), np.arange(9)])
+    found: list[Any] = [desk.first(slots, np.zeros(3, np.float32), sampling)]
+    desk.start(np.stack([slots] * 5), np.zeros((3, 12), np.float32))
+    found += [desk.step(64, 32, sampling), desk.settle(slots, sampling)]
+    assert [tensor.shape for tensor in found] == [(3,), (2, 6), (3,)]
+    assert {tensor.device.type for tensor in found} == {"meta"}
 
 
 @pytest.mark.gpu
