@@ -168,6 +168,24 @@ def test_an_engine_can_be_used_again_for_other_sizes() -> None:
         assert plain(made.sample((requests(), other)[turn], FLAT)) == texts[turn]
 
 
+def test_a_run_that_was_broken_off_leaves_nothing_behind(
+    expected: list[tuple[list[int], str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = SlotEngine(MODEL, slots=9, **FIXED)
+    step, steps = made.decoder.step, []
+
+    def broken(*given: Any) -> torch.Tensor:
+        steps.append(given)
+        if len(steps) == 30:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(*given)
+
+    monkeypatch.setattr(made.decoder, "step", broken)
+    with pytest.raises(SynbootError, match=r"out of memory; .*runtime\.slots"):
+        made.sample(requests(), FLAT)
+    assert plain(made.sample(requests(), FLAT)) == expected
+
+
 @pytest.mark.parametrize("near", [1, 3, 24])
 def test_what_a_step_leaves_open_is_settled(
     near: int, expected: list[tuple[list[int], str]], monkeypatch: pytest.MonkeyPatch

@@ -56,7 +56,7 @@ class Engine(Protocol):
         """One completion for each request, in order."""
 
 
-NEAR = 512
+NEAR = 1024
 """Of the tokens, how many most likely ones nearly always hold all that top-p keeps."""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from synboot.core.errors import SynbootError
 from synboot.model.decode import CachedDecoder, CacheType, bucket
 from synboot.model.replay import Replay
 from synboot.synth.engine import (
@@ -80,15 +81,19 @@ class SlotEngine:
     @torch.inference_mode()
     def sample(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Completion]:
         """One completion for each request, in order. Raises SynbootError if memory runs out."""
-        return _Run(self, requests, sampling).complete()
+        try:
+            return _Run(self, requests, sampling).complete()
+        except torch.OutOfMemoryError as error:
+            raise SynbootError(f"{error}; set a smaller runtime.slots") from error
 
     def desk(self, need: _Sizes) -> _Desk:
-        """One of these sizes at least: the last one, if it will do."""
+        """One of these sizes at least, with nothing going on: the last one, if it will do."""
         if self._desk is None or not self._desk.sizes.hold(need):
             if self._desk is not None:
                 need = self._desk.sizes.joined(need)
             self._desk = None  # its memory is needed
             self._desk = _Desk(self, need, self._kept)
+        self._desk.clear()
         return self._desk
 
 
@@ -132,6 +137,11 @@ class _Desk:
         self._live = torch.zeros(slots, dtype=torch.bool, device=device)
         self._drawn = torch.zeros(2, slots, dtype=torch.int64, device=device)
         self.replay = Replay(device)
+
+    def clear(self) -> None:
+        """No slot is live, also where a run was broken off."""
+        for state in (self.cache.ids, self.cache.counts, self._live):
+            state.zero_()
 
     def start(self, numbers: np.ndarray, uniforms: np.ndarray) -> None:
         """Slots go on with a first token: int64 [(slot, token, place, column, limit), count] and
