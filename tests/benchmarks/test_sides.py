@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ sys.path.append(str(Path(__file__).parents[2]))
 from benchmarks.harness import Workers
 from benchmarks.models import SIZES, Size
 
-from benchmarks import generation
+from benchmarks import generation, neighbours
 from synboot.model.architecture import Shape, num_parameters
+from synboot.pairs.neighbours.exact import ExactIndex
 
 TINY = Size(Shape(2, 32, 2, 2, 16, 64), vocab_size=300, context=64, rows=2)
 
@@ -102,3 +104,88 @@ def test_workers_are_processes() -> None:
             [i] * 3 for i in (1, 2, 3)
         ]
         assert two.seconds >= 0
+
+
+# --- Neighbours ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def vectors() -> np.ndarray:
+    """300 of 16 dimensions, of which the first three are equal."""
+    made = np.random.default_rng(0).standard_normal((300, 16), dtype=np.float32)
+    made[1:3] = made[0]
+    return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+def test_itself_is_left_out() -> None:
+    found = np.array([[0, 4, 5], [4, 1, 5], [4, 5, 6]])
+    assert neighbours.without_itself(found, np.arange(3)).tolist() == [[4, 5], [4, 5], [4, 5]]
+
+
+def test_torch_finds_what_exact_search_finds(vectors: np.ndarray) -> None:
+    ours = ExactIndex(vectors).search(0, 300, neighbours.K)
+    theirs = neighbours.torch_blocks(vectors, 300)
+    neighbours.check_equal(vectors, ours, theirs, "torch")
+    theirs[7, 3] = (theirs[7].max() + 1) % 300
+    with pytest.raises(AssertionError, match="torch: 1 of our neighbours"):
+        neighbours.check_equal(vectors, ours, theirs, "torch")
+
+
+def test_recall_counts_equals_and_nothing_twice(vectors: np.ndarray) -> None:
+    queries = np.arange(5)
+    truth = ExactIndex(vectors).search_documents(queries, 1)
+    assert truth.documents[:3, 0].tolist() == [1, 0, 0]
+
+    def recall(found: list[int]) -> float:
+        column = np.array(found)[:, None]
+        return neighbours.recall(vectors, queries, column, truth)
+
+    best = truth.documents[:, 0].tolist()
+    assert recall(best) == 1
+    assert recall([2, *best[1:]]) == 1  # as near as 1
+    assert recall([0, *best[1:]]) == 0.8  # itself
+    assert recall([-1, *best[1:]]) == 0.8
+    two = ExactIndex(vectors).search_documents(queries, 2)
+    twice = np.stack([two.documents[:, 0]] * 2, axis=1)
+    assert neighbours.recall(vectors, queries, twice, two) == 0.5
+
+
+def test_a_peer_gets_the_least_effort_that_is_enough(vectors: np.ndarray) -> None:
+    """And of several the fastest one, without those that only take longer to build."""
+    queries = np.arange(50)
+    exact = ExactIndex(vectors)
+    truth = exact.search_documents(queries, neighbours.K)
+    built: list[str] = []
+
+    def peer(name: str, seconds: float) -> neighbours.Peer:
+        def build() -> None:
+            built.append(name)
+            time.sleep(seconds)
+
+        def ask(_: None, asked: np.ndarray, effort: int) -> np.ndarray:
+            found = exact.search_documents(queries, neighbours.K + 1).documents
+            found[:, effort:] = -1
+            return found
+
+        return neighbours.Peer("library", name, build, ask, (1, 10, 20, 30))
+
+    found = neighbours.tuned(peer("alone", 0), vectors, queries, truth)
+    assert (found.effort, found.recall) == (20, 1)
+    assert found.seconds == found.building + found.asking
+    ladders = [[peer("a", 0), peer("b", 1), peer("c", 9)], [peer("d", 1)]]
+    best = neighbours.climbed(iter(ladders), vectors, queries, truth)
+    assert best is not None
+    assert best.peer.structure == "a"
+    assert built == ["alone", "a", "b", "d"]
+
+
+@pytest.mark.slow
+def test_both_searches_on_a_tiny_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With whatever peers there are."""
+    monkeypatch.setattr(neighbours, "SAMPLE", 100)
+    source = np.random.default_rng(0)
+    made = source.standard_normal((20, 16)).repeat(100, axis=0) + source.standard_normal((2000, 16))
+    vectors = (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
+    results = neighbours.exact(vectors, queries=1000, rounds=1, threads=1)
+    assert "exact, 2,000 x 16, k=20 (1,000 queries, scaled)" in {r.case for r in results}
+    neighbours.approximate(vectors, rounds=1, threads=1)
