@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks.harness import Result, Setting, Workers, compare, note, paired
-from synboot.experiment.stages.process import ranges
+from synboot.experiment.stages.process import own_threads, ranges, set_threads
 from synboot.pairs.encoders.lsa import LsaEncoder
 from synboot.pairs.neighbours.exact import ExactIndex
 from synboot.pairs.neighbours.index import Neighbours
@@ -261,8 +261,10 @@ def approximate(vectors: np.ndarray, *, rounds: int, threads: int) -> list[Resul
 
 def in_lists(vectors: np.ndarray, workers: Workers) -> np.ndarray:
     """All that the stage does with `pairs.index: lists`."""
-    lists = build_lists(vectors, K, seed=0)
-    probes = choose_probes(lists, vectors, K, min_recall=RECALL, seed=0)
+    with own_threads():
+        set_threads(1)
+        lists = build_lists(vectors, K, seed=0)
+        probes = choose_probes(lists, vectors, K, min_recall=RECALL, seed=0)
     with tempfile.TemporaryDirectory() as directory:
         lists.save(Path(directory))
         parts = [(Path(directory), probes.lists, part) for part in ranges(len(vectors), BLOCK)]

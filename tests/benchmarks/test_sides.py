@@ -17,7 +17,8 @@ sys.path.append(str(Path(__file__).parents[2]))
 from benchmarks.harness import Workers
 from benchmarks.models import SIZES, Size
 
-from benchmarks import generation, neighbours
+from benchmarks import generation, neighbours, training, tuning
+from synboot.data.batches import Batches
 from synboot.model.architecture import Shape, num_parameters
 from synboot.pairs.neighbours.exact import ExactIndex
 
@@ -189,3 +190,27 @@ def test_both_searches_on_a_tiny_case(monkeypatch: pytest.MonkeyPatch) -> None:
     results = neighbours.exact(vectors, queries=1000, rounds=1, threads=1)
     assert "exact, 2,000 x 16, k=20 (1,000 queries, scaled)" in {r.case for r in results}
     neighbours.approximate(vectors, rounds=1, threads=1)
+
+
+# --- Training and tuning -------------------------------------------------------------------------
+
+
+def test_both_ways_of_tuning_read_the_same_pairs(tmp_path: Path) -> None:
+    size = replace(TINY, context=256)
+    rows = tuning.make_rows(tmp_path / "tokens", size)
+    number = tuning.counted_pairs(rows[True], size.rows)
+    assert number >= tuning.STEPS * size.rows
+    batches = tuning.by_length(rows[False], 0, number)
+    read = [batch for own in batches for batch in own.batch(0)]
+    assert sum(len(batch.inputs) for batch in read) == number
+    assert [b.inputs.shape[1] for b in read] == sorted(b.inputs.shape[1] for b in read)
+    assert tuning.OnePairARow(size, rows[False], number, compiled=False)() > 0
+    plain = tuning.real_share(rows[False], [Batches(rows[False], 8)])
+    assert 0 < plain < tuning.real_share(rows[True], [Batches(rows[True], 2)]) <= 1
+
+
+def test_the_sides_of_training_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "STEPS", 1)
+    case = training.Case(TINY)
+    assert case.bare(False) > 0
+    assert case.products() > 0
