@@ -16,10 +16,13 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from benchmarks.harness import Workers
 from benchmarks.models import SIZES, Size
+from benchmarks.texts import topics
 
-from benchmarks import generation, neighbours, training, tuning
+from benchmarks import embedding, generation, near_duplicates, neighbours, training, tuning
 from synboot.data.batches import Batches
+from synboot.data.ngrams import reference_windows
 from synboot.model.architecture import Shape, num_parameters
+from synboot.pairs.encoders.lsa import LsaEncoder
 from synboot.pairs.neighbours.exact import ExactIndex
 
 TINY = Size(Shape(2, 32, 2, 2, 16, 64), vocab_size=300, context=64, rows=2)
@@ -214,3 +217,29 @@ def test_the_sides_of_training_run(monkeypatch: pytest.MonkeyPatch) -> None:
     case = training.Case(TINY)
     assert case.bare(False) > 0
     assert case.products() > 0
+
+
+# --- Texts ---------------------------------------------------------------------------------------
+
+
+def test_encoding_in_parts_is_encoding_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "PART", 30)
+    texts = topics(100)
+    with Workers(1, dict) as workers:
+        parts = embedding.encoded(texts, texts[:50], workers)
+    whole = LsaEncoder.fit(texts[:50], dimensions=embedding.DIMENSIONS, seed=0).encode(texts)
+    assert np.array_equal(parts, whole)
+
+
+def test_our_estimates_are_near_the_truth() -> None:
+    texts = topics(40, mean_words=80)
+    texts += [text + " and a few words more than before in this copy" for text in texts[:10]]
+    first, second = np.arange(10), np.arange(10) + 40
+    sets = [reference_windows(text) for text in texts]
+    true = np.array(
+        [near_duplicates.jaccard(sets[a], sets[b]) for a, b in zip(first, second, strict=True)]
+    )
+    found = near_duplicates.by_our_signatures(texts, first, second)
+    near_duplicates.check_estimates({"ours": found}, true)
+    with pytest.raises(AssertionError, match="ours: estimates are off"):
+        near_duplicates.check_estimates({"ours": 1 - found}, true)
