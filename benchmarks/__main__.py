@@ -31,6 +31,7 @@ BENCHMARKS = (
     "tokenising",
     "embedding",
     "recipe",
+    "cuda",
 )
 
 

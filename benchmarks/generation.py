@@ -191,8 +191,8 @@ class Generate:
         return f"{'compiled ' * self.compiled}{self.cache} cache, batches of {self.batch}"
 
 
-def choose_transformers(model: Any, short: Case) -> Generate:
-    """The fastest: which cache in small batches, then which batch."""
+def choose_transformers(model: Any, short: Case, among: Sequence[int] | None = None) -> Generate:
+    """The fastest: which cache in small batches, then which batch, `among` some sizes."""
     caches = [("dynamic", False), ("static", False), ("static", True)]
     number = len(short.prompts)
 
@@ -210,9 +210,9 @@ def choose_transformers(model: Any, short: Case) -> Generate:
             note(f"tried: transformers, {each} {rates[each]:.0f}/s")
         return max(rates, key=lambda each: rates[each])
 
-    batches = sorted({min(batch, number) for batch in BATCHES})
+    batches = sorted({min(batch, number) for batch in among or BATCHES})
     small = fastest([Generate(*cache, batches[0]) for cache in caches])
-    return fastest([replace(small, batch=batch) for batch in batches])
+    return fastest([replace(small, batch=batch) for batch in batches]) if batches[1:] else small
 
 
 def transformers_side(model: Any, case: Case, how: Generate) -> Callable[[], float]:
@@ -239,7 +239,8 @@ def generate(model: Any, batch: Case, how: Generate) -> float:
         options["max_cache_len"] = PROMPT + LONGEST
     if how.compiled:
         options["disable_compile"] = False
-        options["compile_config"] = CompileConfig(dynamic=False, mode="default")
+        mode = "default" if model.device.type == "cpu" else "reduce-overhead"
+        options["compile_config"] = CompileConfig(dynamic=False, mode=mode)
         options["compile_config"]._compile_all_devices = True  # a CPU too
     model.generation_config = GenerationConfig(pad_token_id=END)  # has no END
     start = time.perf_counter()

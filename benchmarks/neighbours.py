@@ -166,23 +166,26 @@ def similarities(vectors: np.ndarray, queries: np.ndarray, documents: np.ndarray
     return found
 
 
-def torch_blocks(vectors: np.ndarray, queries: int) -> np.ndarray:
+def torch_blocks(
+    vectors: np.ndarray, queries: int, device: torch.device | None = None
+) -> np.ndarray:
     """Blocks of queries and documents, and the best of the best."""
-    documents = torch.from_numpy(vectors)
+    documents = torch.from_numpy(vectors).to(device)
     found = []
     for start in range(0, queries, BLOCK):
         block = documents[start : min(start + BLOCK, queries)]
-        values = torch.full((len(block), K), -torch.inf)
-        best = torch.full((len(block), K), -1)
+        values = torch.full((len(block), K), -torch.inf, device=device)
+        best = torch.full((len(block), K), -1, device=device)
         for low in range(0, len(documents), 4 * BLOCK):
             products = block @ documents[low : low + 4 * BLOCK].T
-            for row in range(max(start, low), min(start + len(block), low + products.shape[1])):
-                products[row - start, row - low] = -torch.inf
+            first, stop = max(start, low), min(start + len(block), low + products.shape[1])
+            own = torch.arange(first, max(first, stop))
+            products[own - start, own - low] = -torch.inf
             near = products.topk(min(K, products.shape[1]), dim=1)
             values, order = torch.cat([values, near.values], dim=1).topk(K, dim=1)
             best = torch.cat([best, near.indices + low], dim=1).gather(1, order)
         found.append(best)
-    return torch.cat(found).numpy()
+    return torch.cat(found).cpu().numpy()
 
 
 def products_alone(vectors: np.ndarray, queries: int) -> None:

@@ -14,11 +14,11 @@ import torch
 
 sys.path.append(str(Path(__file__).parents[2]))
 
-from benchmarks.harness import Workers
+from benchmarks.harness import Setting, Workers
 from benchmarks.models import SIZES, Size
 from benchmarks.texts import topics
 
-from benchmarks import embedding, generation, near_duplicates, neighbours, training, tuning
+from benchmarks import cuda, embedding, generation, near_duplicates, neighbours, training, tuning
 from synboot.data.batches import Batches
 from synboot.data.ngrams import reference_windows
 from synboot.model.architecture import Shape, num_parameters
@@ -126,7 +126,10 @@ def test_itself_is_left_out() -> None:
     assert neighbours.without_itself(found, np.arange(3)).tolist() == [[4, 5], [4, 5], [4, 5]]
 
 
-def test_torch_finds_what_exact_search_finds(vectors: np.ndarray) -> None:
+def test_torch_finds_what_exact_search_finds(
+    vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbours, "BLOCK", 24)
     ours = ExactIndex(vectors).search(0, 300, neighbours.K)
     theirs = neighbours.torch_blocks(vectors, 300)
     neighbours.check_equal(vectors, ours, theirs, "torch")
@@ -243,3 +246,30 @@ def test_our_estimates_are_near_the_truth() -> None:
     near_duplicates.check_estimates({"ours": found}, true)
     with pytest.raises(AssertionError, match="ours: estimates are off"):
         near_duplicates.check_estimates({"ours": 1 - found}, true)
+
+
+# --- CUDA ----------------------------------------------------------------------------------------
+
+
+def test_without_a_device_nothing_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert cuda.run(Setting(True, 1, tmp_path)) == []
+    assert "no CUDA device: not measured" in capsys.readouterr().err
+
+
+def test_what_a_device_is_measured_with_runs_on_a_cpu(
+    small: generation.Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = generation.Generate("dynamic", False, 8)
+    monkeypatch.setattr(generation, "choose_transformers", lambda *_: how)  # which compiles
+    device = torch.device("cpu")
+    results = cuda.training("tiny", TINY, device, steps=1, peak=1e12, compiled=False)
+    assert [r.peer_name for r in results] == ["bare loop", "stated peak (ratio: MFU)"]
+    assert results[1].ratio == pytest.approx(results[1].ours)  # the peak is 1 TFLOP/s
+    [sampled] = cuda.sampling(replace(TINY, context=32), device, slots=8)
+    assert sampled.ours > 0
+    vectors = np.random.default_rng(0).standard_normal((300, 16), dtype=np.float32)
+    [found] = cuda.exact(vectors, device, queries=100)
+    assert found.case == "exact, 300 x 16, k=20 (100 queries, scaled)"
