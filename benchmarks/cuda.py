@@ -169,7 +169,7 @@ def sampling(size: Size, device: torch.device, *, slots: int) -> list[Result]:
     engine = SlotEngine(model, context=size.context, end_id=END, slots=slots)
     case = generation.make_case("generation 20m", size, "random", 8, 2 * slots)
     peer = size.model().bfloat16().to(device).eval()
-    how = generation.choose_transformers(peer, generation.shortened(case), [slots])
+    how = generation.choose_transformers(peer, case, [slots])
 
     def ours() -> float:
         [requests] = case.requests(1)

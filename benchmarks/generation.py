@@ -5,16 +5,17 @@ tokens that were sampled and that were asked for. All sides have the same weight
 and cores, and take turns.
 
 - Ours is the engine of the stage, as the stage has it: a process of one thread for every core.
-- transformers' `generate` has the better of a dynamic, a static and a compiled static cache, and of
-  batches of 64 and 256, chosen by a short run; no END, so that nothing looks for it. A turn is one
-  batch, since batches know nothing of each other; it runs until its longest text ends. (Continuous
-  batching has on a CPU one dense attention over all requests, and is slower.)
+- transformers' `generate` has the best of a dynamic, a static and a compiled static cache, and the
+  better of batches of 64 and 256; no END, so that nothing looks for it. A turn is one batch, since
+  batches know nothing of each other; it runs until its longest text ends. (Continuous batching has
+  on a CPU one dense attention over all requests, and is slower.)
 - vLLM's CPU build with prefix caching lives in an environment of its own, whose Python
   $SYNBOOT_BENCH_VLLM names: the better of its own blocks of 128 positions and of 32, of which more
   of a prompt can be shared. (`n=8` draws a prompt eight times to one length only.)
 
-The limit is the time of the matrix products alone, of all layers at 64 rows a core, without
-attention and sampling.
+What is better is found by short runs of S, which do not count, and holds for M too. The limit is
+the time of the matrix products alone, of all layers at 64 rows a core, without attention and
+sampling.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +88,13 @@ def run(setting: Setting) -> list[Result]:
     """All cases; `quick`: S with random lengths, half of the requests, one round."""
     number = REQUESTS // 2 if setting.quick else REQUESTS
     results: list[Result] = []
+    chosen = Chosen()
     for name, plan in (QUICK if setting.quick else PLAN).items():
         size = SIZES[name]
         cases = [
             (make_case(name, size, kind, draws, number), rounds) for kind, draws, rounds in plan
         ]
-        results += measure(size, cases, setting.threads)
+        results += measure(size, cases, setting.threads, chosen)
     return results
 
 
@@ -107,22 +109,36 @@ def make_case(title: str, size: Size, kind: str, draws: int, number: int) -> Cas
     return Case(name, prompts, lengths, draws)
 
 
-def shortened(case: Case) -> Case:
-    """The same requests for a few tokens each: to warm up, and to try settings."""
-    return replace(case, lengths=np.minimum(case.lengths, TRIED))
+def shortened(case: Case, most: int) -> Case:
+    """The same requests for at most so many tokens each."""
+    return replace(case, lengths=np.minimum(case.lengths, most))
 
 
-def measure(size: Size, cases: Sequence[tuple[Case, int]], threads: int) -> list[Result]:
-    """Tokens a second of all sides; the runs that choose settings are those that do not count."""
+@dataclass
+class Chosen:
+    """What peers were found to be best with; for vLLM, positions of a block by draws a prompt."""
+
+    transformers: Generate | None = None
+    blocks: dict[int, int] = field(default_factory=dict)
+
+
+def measure(
+    size: Size, cases: Sequence[tuple[Case, int]], threads: int, chosen: Chosen
+) -> list[Result]:
+    """Tokens a second of all sides; what is not `chosen` yet is."""
     model = size.model(CONTEXT).eval()
+    first = cases[0][0]
     results: list[Result] = []
     with Workers(threads, open_engine, model) as workers, contextlib.ExitStack() as stack:
-        short = shortened(cases[0][0])
-        ours(workers, short, threads)
-        peer = choose_transformers(model, short)
-        vllm = [stack.enter_context(process) for process in vllm_processes(model)]
-        for process in vllm:
-            process.rate(short)
+        ours(workers, shortened(first, TRIED), threads)
+        if chosen.transformers is None:
+            chosen.transformers = choose_transformers(model, first, BATCHES)
+        peer = chosen.transformers
+        generate(model, shortened(first, 2).part(0, peer.batch), peer)
+        blocks = sorted(set(chosen.blocks.values())) or BLOCKS
+        vllm = {p.block: stack.enter_context(p) for p in vllm_processes(model, blocks)}
+        for process in vllm.values():
+            process.rate(shortened(first, TRIED))
         limit = 1 / products_seconds(model, SLOTS * threads)
         for case, rounds in cases:
             sides: dict[str, Callable[[], float]] = {
@@ -130,7 +146,10 @@ def measure(size: Size, cases: Sequence[tuple[Case, int]], threads: int) -> list
                 f"transformers, {peer}": transformers_side(model, case, peer),
             }
             if vllm:
-                best = max(vllm, key=lambda process: process.rate(case.part(0, SLOTS)))
+                if case.draws not in chosen.blocks:
+                    rates = {block: p.rate(case.part(0, SLOTS)) for block, p in vllm.items()}
+                    chosen.blocks[case.draws] = max(rates, key=lambda block: rates[block])
+                best = vllm[chosen.blocks[case.draws]]
                 sides[f"vLLM, {best}"] = lambda case=case, best=best: best.rate(case)
             named = {name: _told(case.name, name, side) for name, side in sides.items()}
             rates = in_turns(named, rounds, warm=False) | {"limit": limit}
@@ -191,32 +210,32 @@ class Generate:
         return f"{'compiled ' * self.compiled}{self.cache} cache, batches of {self.batch}"
 
 
-def choose_transformers(model: Any, short: Case, among: Sequence[int] | None = None) -> Generate:
-    """The fastest: which cache in small batches, then which batch, `among` some sizes."""
+def choose_transformers(model: Any, case: Case, batches: Sequence[int]) -> Generate:
+    """What adds tokens fastest: which cache in the smallest batch, then which batch."""
     caches = [("dynamic", False), ("static", False), ("static", True)]
-    number = len(short.prompts)
+    # As far as texts are on average.
+    halfway = np.hstack([case.prompts, case.prompts[:, : LONGEST // 2]])
 
-    def fastest(settings: Sequence[Generate]) -> Generate:
-        rates = {}
-        for each in settings:
-            try:
-                generate(
-                    model, replace(short, lengths=np.full(number, 2)).part(0, each.batch), each
-                )
-                rates[each] = generate(model, short.part(0, each.batch), each)
-            except Exception as error:  # whatever a compiler may say
-                note(f"transformers, {each}: {str(error).splitlines()[0][:200]}")
-                continue
-            note(f"tried: transformers, {each} {rates[each]:.0f}/s")
-        return max(rates, key=lambda each: rates[each])
+    def rate(how: Generate) -> float:
+        steps: list[float] = []
+        lengths = np.full(len(case.lengths), TRIED)
+        try:
+            asked = replace(case, prompts=halfway, lengths=lengths).part(0, how.batch)
+            generate(model, asked, how, steps)
+        except Exception as error:  # whatever a compiler may say
+            note(f"transformers, {how}: {str(error).splitlines()[0][:200]}")
+            return 0.0
+        found = how.batch / float(np.median(np.diff(steps)))  # some of the first compile
+        note(f"tried: transformers, {how}: {found:.0f}/s beside the prompts")
+        return found
 
-    batches = sorted({min(batch, number) for batch in among or BATCHES})
-    small = fastest([Generate(*cache, batches[0]) for cache in caches])
-    return fastest([replace(small, batch=batch) for batch in batches]) if batches[1:] else small
+    sizes = sorted({min(batch, len(case.prompts)) for batch in batches})
+    small = max((Generate(*cache, sizes[0]) for cache in caches), key=rate)
+    return max((replace(small, batch=batch) for batch in sizes), key=rate) if sizes[1:] else small
 
 
 def transformers_side(model: Any, case: Case, how: Generate) -> Callable[[], float]:
-    """Tokens a second of the next batch of a case."""
+    """Useful tokens a second of the next batch of a case."""
 
     def batches() -> Iterator[Case]:
         while True:
@@ -224,13 +243,24 @@ def transformers_side(model: Any, case: Case, how: Generate) -> Callable[[], flo
                 yield case.part(first, how.batch)
 
     coming = batches()
-    return lambda: generate(model, next(coming), how)
+
+    def side() -> float:
+        batch = next(coming)
+        return float(batch.lengths.sum() / generate(model, batch, how))
+
+    return side
 
 
 @torch.inference_mode()
-def generate(model: Any, batch: Case, how: Generate) -> float:
-    """Useful tokens a second of transformers' own sampling of one batch."""
+def generate(model: Any, batch: Case, how: Generate, steps: list[float] | None = None) -> float:
+    """Seconds of transformers' own sampling of one batch; `steps` is told when each step ended."""
     from transformers import CompileConfig, GenerationConfig
+
+    def clock(ids: torch.Tensor, _: Any, **__: Any) -> torch.Tensor:
+        if ids.device.type == "cuda":
+            torch.cuda.synchronize()
+        steps.append(time.perf_counter())
+        return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
 
     prompts = torch.from_numpy(batch.prompts[:: batch.draws]).to(model.device)
     longest = int(batch.lengths.max())
@@ -242,6 +272,8 @@ def generate(model: Any, batch: Case, how: Generate) -> float:
         mode = "default" if model.device.type == "cpu" else "reduce-overhead"
         options["compile_config"] = CompileConfig(dynamic=False, mode=mode)
         options["compile_config"]._compile_all_devices = True  # a CPU too
+    if steps is not None:
+        options["stopping_criteria"] = [clock]
     model.generation_config = GenerationConfig(pad_token_id=END)  # has no END
     start = time.perf_counter()
     found = model.generate(
@@ -254,11 +286,10 @@ def generate(model: Any, batch: Case, how: Generate) -> float:
         num_return_sequences=batch.draws,
         max_new_tokens=longest,
         **options,
-    )
+    ).cpu()
     if tuple(found.shape) != (len(batch.prompts), prompts.shape[1] + longest):
         raise AssertionError(f"transformers sampled {tuple(found.shape)}")
-    seconds = time.perf_counter() - start
-    return float(batch.lengths.sum() / seconds)
+    return time.perf_counter() - start
 
 
 # --- vLLM ----------------------------------------------------------------------------------------
@@ -268,7 +299,7 @@ class Vllm(contextlib.AbstractContextManager["Vllm"]):
     """vLLM in a process of its own, which takes its turns from its standard input."""
 
     def __init__(self, python: str, directory: Path, block: int) -> None:
-        self._block = block
+        self.block = block
         environment = {
             "VLLM_CPU_KVCACHE_SPACE": "4",
             "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, sorted(os.sched_getaffinity(0)))),
@@ -288,7 +319,7 @@ class Vllm(contextlib.AbstractContextManager["Vllm"]):
         self._answer()
 
     def __str__(self) -> str:
-        return f"blocks of {self._block or 'its own'}"
+        return f"blocks of {self.block or 'its own'}"
 
     def rate(self, case: Case) -> float:
         """Tokens a second."""
@@ -314,8 +345,8 @@ class Vllm(contextlib.AbstractContextManager["Vllm"]):
         self._errors.close()
 
 
-def vllm_processes(model: Any) -> Iterator[Vllm]:
-    """One for each size of block, once warm; none without $SYNBOOT_BENCH_VLLM."""
+def vllm_processes(model: Any, blocks: Sequence[int]) -> Iterator[Vllm]:
+    """One for each size of block; none without $SYNBOOT_BENCH_VLLM."""
     python = os.environ.get("SYNBOOT_BENCH_VLLM")
     if not python:
         note("vLLM: not timed; name its Python in SYNBOOT_BENCH_VLLM")
@@ -323,7 +354,7 @@ def vllm_processes(model: Any) -> Iterator[Vllm]:
     with tempfile.TemporaryDirectory() as directory:
         save_model(model, Path(directory))
         train_tokenizer(["a text " * 9], 258).save(Path(directory))
-        for block in BLOCKS:
+        for block in blocks:
             yield Vllm(python, Path(directory), block)
 
 
