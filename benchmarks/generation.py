@@ -6,7 +6,7 @@ and cores, and take turns.
 
 - Ours is the engine of the stage, as the stage has it: a process of one thread for every core.
 - transformers' `generate` has the best of a dynamic, a static and a compiled static cache, and the
-  better of batches of 64 and 256; no END, so that nothing looks for it. A turn is one batch, since
+  better of batches of 64 and 128; no END, so that nothing looks for it. A turn is one batch, since
   batches know nothing of each other; it runs until its longest text ends. (Continuous batching has
   on a CPU one dense attention over all requests, and is slower.)
 - vLLM's CPU build with prefix caching lives in an environment of its own, whose Python
@@ -45,7 +45,7 @@ from synboot.synth.engines import engine_for, resolve_engine
 PROMPT, LONGEST, SHORTEST, CONTEXT, SLOTS = 200, 200, 20, 512, 64
 REQUESTS = 4 * SLOTS
 SAMPLING = SamplingConfig(temperature=1.0, top_p=0.9, max_tokens=LONGEST)
-BATCHES = (SLOTS, REQUESTS)
+BATCHES = (SLOTS, 2 * SLOTS)
 BLOCKS = (0, 32)
 """Positions of a block of vLLM; 0: what it takes itself, 128."""
 TRIED = 24
@@ -53,7 +53,7 @@ TRIED = 24
 VLLM = Path(__file__).with_name("generation_vllm.py")
 
 PLAN: dict[str, Sequence[tuple[str, int, int]]] = {
-    "S": [("random", 8, 3), ("random", 1, 3), ("fixed", 8, 1), ("fixed", 1, 1)],
+    "S": [("random", 8, 3), ("random", 1, 2), ("fixed", 8, 1), ("fixed", 1, 1)],
     "M": [("random", 8, 2), ("random", 1, 1)],
 }
 """Lengths, draws a prompt and rounds: what fits into a quarter of an hour on one core."""
