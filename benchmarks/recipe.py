@@ -28,6 +28,7 @@ from synboot.experiment.recipe import Recipe
 from synboot.experiment.run import RunPaths, run_recipe
 
 SIZES = (1, 2, 4, 8)
+_WARM = 0.3
 _DOCUMENTS = 400
 _MEAN_WORDS = 40
 _UNIQUE_TOKENS = 12_000
@@ -38,6 +39,7 @@ _PEER = "linear growth"
 def run(setting: Setting) -> list[Result]:
     """The whole recipe at every size, one after the other."""
     sizes, scale = (SIZES[:2], 0.4) if setting.quick else (SIZES, 1.0)
+    stage_seconds(_WARM, setting.threads)  # what a process does once
     seconds: dict[str, list[float]] = defaultdict(list)
     for size in sizes:
         start = time.perf_counter()
