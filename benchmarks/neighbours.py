@@ -10,9 +10,8 @@ of generated clusters. Every peer is given the settings of lowest cost, building
 it finds 0.95 of the exact neighbours of sampled documents; what is as near as the last of them is
 one of them. Ours chooses its own, as a run does, and measuring that counts too.
 
-Ours is searched as by the stage: 2,048 queries at a time (in lists 8,192), by a process of one thread
-for every
-core. Peers are given all queries in one call, and as many threads.
+Ours is searched as by the stage: 2,048 queries at a time (in lists 8,192), by a process of one
+thread for every core. Peers are given all queries in one call, and as many threads.
 """
 
 from __future__ import annotations
