@@ -1,24 +1,24 @@
 """python -m benchmarks [NAME ...] [--quick] [--threads N]: tables, out/results.json and .svg.
 
 Each benchmark is a module here with `run(setting) -> list[Result]`, and runs in a process of its
-own, so that one that fails stops no other. What is in results.json of other benchmarks, or of other
-numbers of threads, stays. A peer that is not installed is named and passed over.
+own, so that one that fails stops no other. What is in results.json of other benchmarks, of other
+numbers of threads, and of full runs where this one is quick, stays. A peer that is not installed is
+named and passed over.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Result, Setting, note, pin
+from benchmarks.harness import OUT, Result, Setting, note, pin
 from benchmarks.plot import save_plot
 from synboot.core.storage import atomic_file
 
@@ -31,8 +31,8 @@ BENCHMARKS = (
     "tokenising",
     "embedding",
     "recipe",
+    "cuda",
 )
-OUT = Path(__file__).parent / "out"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}"
         )
     if len(options.names) == 1:
-        return _run(options.names[0], Setting(options.quick, options.threads), options.out)
+        return _run(options.names[0], Setting(options.quick, options.threads, options.out))
     flags = ["--threads", str(options.threads), "--out", str(options.out)]
     flags += ["--quick"] if options.quick else []
     failed = []
@@ -65,18 +65,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(bool(failed))
 
 
-def _run(name: str, setting: Setting, out: Path) -> int:
-    if importlib.util.find_spec(f"benchmarks.{name}") is None:
-        note(f"{name}: there is no benchmarks/{name}.py")
-        return 1
+def _run(name: str, setting: Setting) -> int:
     pin(setting.threads)
     results = importlib.import_module(f"benchmarks.{name}").run(setting)
+    if not results:
+        return 0
     print(f"| {name} ({setting.threads} threads) | ours | peer | | limit | ratio |")
     print("|---|---|---|---|---|---|")
     for result in results:
         print(_line(result), flush=True)
-    rows = _keep(results, setting, out / "results.json")
-    save_plot(rows, out / "results.svg")
+    rows = _keep(results, setting)
+    save_plot(rows, setting.out / "results.svg")
     return 0
 
 
@@ -88,16 +87,22 @@ def _line(result: Result) -> str:
     )
 
 
-def _keep(results: Sequence[Result], setting: Setting, path: Path) -> list[dict[str, Any]]:
-    """Put results in the place of those of the same benchmark and threads; all rows."""
-    rows = [asdict(result) | {"threads": setting.threads} for result in results]
-    new = {(row["name"], row["threads"]) for row in rows}
+def _keep(results: Sequence[Result], setting: Setting) -> list[dict[str, Any]]:
+    """Put results in the place of those of the same benchmark, threads and quickness; all rows."""
+    path = setting.out / "results.json"
+    how = {"threads": setting.threads, "quick": setting.quick}
+    rows = [asdict(result) | how for result in results]
+    new = {_key(row) for row in rows}
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    rows = [row for row in old if (row["name"], row["threads"]) not in new] + rows
+    rows = [row for row in old if row.keys() >= how.keys() and _key(row) not in new] + rows
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path, "w") as file:
         file.write(json.dumps(rows, indent=1) + "\n")
     return rows
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, int, bool]:
+    return row["name"], row["threads"], row["quick"]
 
 
 if __name__ == "__main__":

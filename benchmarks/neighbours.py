@@ -1,19 +1,25 @@
 """Nearest neighbours: exact beside torch and faiss, in lists beside faiss, hnswlib, usearch, scann.
 
 Exact search is that of 200,000 unit vectors of 256 dimensions (`--quick`: 20,000) within
-themselves, k = 20. Beyond 20,000 vectors a part of the queries is searched in all vectors and the
-seconds are scaled to all queries. Search in lists is that of all sections of Wikipedia below
-SYNBOOT_DATA as `lsa` places them, else of generated clusters. Every peer is given the settings of
-lowest cost at which it finds 0.95 of the exact neighbours of sampled documents; building its index
-counts. Ours chooses its own, as a run does, and measuring that counts too.
+themselves, k = 20: a part of the queries is searched in all vectors and its seconds are scaled to
+all queries, to which building the index, once, is added. Neighbours must be those of the peers,
+but for those that tie with the last.
 
-faiss is made for batches of queries and, like all peers here, is given all queries in one call.
+Search in lists is that of all sections of Wikipedia below SYNBOOT_DATA as `lsa` places them, else
+of generated clusters. Every peer is given the settings of lowest cost, building included, at which
+it finds 0.95 of the exact neighbours of sampled documents; what is as near as the last of them is
+one of them. Ours chooses its own, as a run does, and measuring that counts too.
+
+Ours is searched as by the stage: 2,048 queries at a time (in lists 8,192), by a process of one
+thread for every core. Peers are given all queries in one call, and as many threads.
 """
 
 from __future__ import annotations
 
+import bisect
 import importlib
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -24,23 +30,30 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from benchmarks.harness import Result, Setting, compare, paired
+from benchmarks.harness import Result, Setting, Workers, compare, note, paired
+from synboot.experiment.stages.process import own_threads, ranges, set_threads
 from synboot.pairs.encoders.lsa import LsaEncoder
 from synboot.pairs.neighbours.exact import ExactIndex
+from synboot.pairs.neighbours.index import Neighbours
 from synboot.pairs.neighbours.lists import ListIndex, build_lists, choose_probes
 
 K = 20
 DIMENSIONS = 256
 RECALL = 0.95
 SAMPLE = 1000
-BLOCK = 2048
+BLOCK, LIST_BLOCK = 2048, 8192
+"""Queries of a part."""
+TIE = 1e-5
+"""More than float32 products of unit vectors are off."""
 
 
 def run(setting: Setting) -> list[Result]:
     """Exact, then approximate."""
     vectors = unit_vectors(20_000 if setting.quick else 200_000)
-    results = exact(vectors, queries=2048 if setting.quick else 4096, rounds=3)
-    return results + approximate(embeddings(5_000 if setting.quick else None), setting)
+    queries = 2048 if setting.quick else 8192
+    results = exact(vectors, queries=queries, rounds=3, threads=setting.threads)
+    vectors = embeddings(5_000 if setting.quick else None)
+    return results + approximate(vectors, rounds=3, threads=setting.threads)
 
 
 def unit_vectors(count: int) -> np.ndarray:
@@ -52,7 +65,7 @@ def unit_vectors(count: int) -> np.ndarray:
 def embeddings(limit: int | None) -> np.ndarray:
     """What `lsa` makes of the sections below SYNBOOT_DATA; clusters where that is not set."""
     if "SYNBOOT_DATA" not in os.environ:
-        print("SYNBOOT_DATA is not set: generated clusters")
+        note("SYNBOOT_DATA is not set: generated clusters")
         random = np.random.default_rng(1)
         count = limit or 70_000
         centres = random.standard_normal((count // 50, DIMENSIONS), dtype=np.float32)
@@ -71,49 +84,109 @@ def embeddings(limit: int | None) -> np.ndarray:
 # --- Exact ---------------------------------------------------------------------------------------
 
 
-def exact(vectors: np.ndarray, *, queries: int, rounds: int) -> list[Result]:
-    """Seconds of a self-join, from `queries` of it."""
-    count = len(vectors)
-    found: dict[str, np.ndarray] = {}
+def exact(vectors: np.ndarray, *, queries: int, rounds: int, threads: int) -> list[Result]:
+    """Seconds of building an index and of a self-join, from `queries` of it."""
+    count, dimensions = vectors.shape
+    found: dict[str, Any] = {}
+    building = {"torch blocks + topk": 0.0, "GEMM alone": 0.0}
     work: dict[str, Callable[[], object]] = {
-        "ours": lambda: found.update(ours=ExactIndex(vectors).search(0, queries, K).documents),
         "torch blocks + topk": lambda: found.update(torch=torch_blocks(vectors, queries)),
         "GEMM alone": lambda: products_alone(vectors, queries),
     }
     faiss = peer_module("faiss", "faiss-cpu")
     if faiss is not None:
-        flat = faiss.IndexFlatIP(DIMENSIONS)
+        flat = faiss.IndexFlatIP(dimensions)
+        start = time.perf_counter()
         flat.add(vectors)
+        building["faiss IndexFlatIP"] = time.perf_counter() - start
         work["faiss IndexFlatIP"] = lambda: found.update(
             faiss=without_itself(flat.search(vectors[:queries], K + 1)[1], np.arange(queries))
         )
-    scale = count / queries
-    medians = {name: s * scale for name, s in paired(work, rounds, warm=False).items()}
-    print(f"exact: {queries:,} of {count:,} queries are timed, and scaled by {scale:.4g}")
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "vectors.npy"
+        np.save(path, vectors)
+        with Workers(threads, open_exact, path) as workers:
+            building["ours"] = workers.seconds
+            work["ours"] = lambda: found.update(
+                ours=joined(workers.map(search_exact, ranges(queries, BLOCK)))
+            )
+            seconds = paired(work, rounds, warm=False)
     for name in found.keys() - {"ours"}:
-        same = np.mean(np.sort(found[name], axis=1) == np.sort(found["ours"], axis=1))
-        print(f"exact: {same:.6f} of the neighbours are those of {name}, whose last bits differ")
-    case = f"exact, {count:,} x {DIMENSIONS}, k={K}"
+        check_equal(vectors, found["ours"], found[name], name)
+    scale = count / queries
+    medians = {name: building[name] + scale * value for name, value in seconds.items()}
+    scaled = f" ({queries:,} queries, scaled)" if scale > 1 else ""
+    case = f"exact, {count:,} x {dimensions}, k={K}{scaled}"
     return compare("neighbours", case, medians, unit="s", limit="GEMM alone")
 
 
-def torch_blocks(vectors: np.ndarray, queries: int) -> np.ndarray:
+def open_exact(path: Path) -> ExactIndex:
+    """An index that is ready to search."""
+    index = ExactIndex(np.load(path, mmap_mode="r"))
+    index.search(0, 1, K)  # what all searches share
+    return index
+
+
+def search_exact(index: ExactIndex, part: tuple[int, int]) -> Neighbours:
+    """The neighbours of a part of the documents."""
+    return index.search(*part, K)
+
+
+def joined(parts: Sequence[Neighbours]) -> Neighbours:
+    """Of all parts."""
+    documents, similarities = zip(*((p.documents, p.similarities) for p in parts), strict=True)
+    return Neighbours(np.concatenate(documents), np.concatenate(similarities))
+
+
+def check_equal(vectors: np.ndarray, ours: Neighbours, theirs: np.ndarray, name: str) -> None:
+    """Raises AssertionError unless `theirs`, documents [queries, k] of the first queries, are ours,
+    but for those that tie with the last."""
+    last = ours.similarities.min(axis=1)[:, None]
+    missed = (ours.similarities > last + TIE) & ~is_among(ours.documents, theirs)
+    wrong = similarities(vectors, np.arange(len(theirs)), theirs) < last - TIE
+    if missed.any() or wrong.any():
+        raise AssertionError(
+            f"{name}: {missed.sum()} of our neighbours are missing, {wrong.sum()} others are there"
+        )
+    note(f"exact: the neighbours are those of {name}")
+
+
+def is_among(documents: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """bool [queries, k]: which of a query's documents are in its row of `others`."""
+    return np.stack([np.isin(a, b) for a, b in zip(documents, others, strict=True)])
+
+
+def similarities(vectors: np.ndarray, queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+    """float64 [queries, k]; -inf where a document is -1."""
+    found = np.empty(documents.shape)
+    for start in range(0, len(queries), 256):
+        rows = slice(start, start + 256)
+        near = vectors[documents[rows]].astype(np.float64)
+        found[rows] = np.einsum("qd,qkd->qk", vectors[queries[rows]].astype(np.float64), near)
+    found[documents < 0] = -np.inf
+    return found
+
+
+def torch_blocks(
+    vectors: np.ndarray, queries: int, device: torch.device | None = None
+) -> np.ndarray:
     """Blocks of queries and documents, and the best of the best."""
-    documents = torch.from_numpy(vectors)
+    documents = torch.from_numpy(vectors).to(device)
     found = []
     for start in range(0, queries, BLOCK):
         block = documents[start : min(start + BLOCK, queries)]
-        values = torch.full((len(block), K), -torch.inf)
-        best = torch.full((len(block), K), -1)
+        values = torch.full((len(block), K), -torch.inf, device=device)
+        best = torch.full((len(block), K), -1, device=device)
         for low in range(0, len(documents), 4 * BLOCK):
             products = block @ documents[low : low + 4 * BLOCK].T
-            for row in range(max(start, low), min(start + len(block), low + products.shape[1])):
-                products[row - start, row - low] = -torch.inf
+            first, stop = max(start, low), min(start + len(block), low + products.shape[1])
+            own = torch.arange(first, max(first, stop))
+            products[own - start, own - low] = -torch.inf
             near = products.topk(min(K, products.shape[1]), dim=1)
             values, order = torch.cat([values, near.values], dim=1).topk(K, dim=1)
             best = torch.cat([best, near.indices + low], dim=1).gather(1, order)
         found.append(best)
-    return torch.cat(found).numpy()
+    return torch.cat(found).cpu().numpy()
 
 
 def products_alone(vectors: np.ndarray, queries: int) -> None:
@@ -136,9 +209,13 @@ class Peer(NamedTuple):
     structure: str
     build: Callable[[], Any]
     ask: Callable[[Any, np.ndarray, int], np.ndarray]
-    """(index, queries, effort) to documents [queries, K]."""
+    """(index, queries, effort) to documents [queries, K + 1]."""
     efforts: Sequence[int]
-    """Rising; the first that reaches RECALL is taken."""
+    """Rising, and recall with them; the first that reaches RECALL is taken."""
+
+
+Ladder = Sequence[Peer]
+"""Peers that take longer and longer to build."""
 
 
 class Tuned(NamedTuple):
@@ -147,69 +224,118 @@ class Tuned(NamedTuple):
     peer: Peer
     effort: int
     recall: float
-    seconds: float
+    building: float
+    asking: float
+
+    @property
+    def seconds(self) -> float:
+        """Of both."""
+        return self.building + self.asking
+
+    def better_than(self, other: Tuned | None) -> bool:
+        """Whether it is the first of both that finds enough, or else the faster one."""
+        if other is None:
+            return True
+        short = self.recall < RECALL, other.recall < RECALL
+        return (short[0], self.seconds) < (short[1], other.seconds)
 
 
-def approximate(vectors: np.ndarray, setting: Setting) -> list[Result]:
+def approximate(vectors: np.ndarray, *, rounds: int, threads: int) -> list[Result]:
     """Seconds of building an index and of a whole self-join with it."""
     count = len(vectors)
     queries = np.sort(np.random.default_rng(2).permutation(count)[:SAMPLE])
-    truth = ExactIndex(vectors).search_documents(queries, K).documents
+    truth = ExactIndex(vectors).search_documents(queries, K)
     found: dict[str, np.ndarray] = {}
-    work: dict[str, Callable[[], object]] = {"ours": lambda: found.update(ours=in_lists(vectors))}
+    work: dict[str, Callable[[], object]] = {}
     for peers in (faiss_ivf, faiss_hnsw, hnswlib_hnsw, usearch_hnsw, scann_tree):
-        best: Tuned | None = None
-        for candidate in peers(vectors):
-            this = tuned(candidate, vectors, queries, truth)
-            short, best_short = this.recall < RECALL, best is not None and best.recall < RECALL
-            if best is None or (short, this.seconds) < (best_short, best.seconds):
-                best = this
+        best = climbed(peers(vectors), vectors, queries, truth)
         if best is not None:
             short = "" if best.recall >= RECALL else f", recall {best.recall:.3f}"
             name = f"{best.peer.library} {best.peer.structure}, effort {best.effort}{short}"
             work[name] = partial(_keep, found, name, best, vectors)
-    medians = paired(work, 3 if setting.quick else 1, warm=setting.quick)
+    with Workers(threads, dict) as workers:
+        work["ours"] = lambda: found.update(ours=in_lists(vectors, workers))
+        medians = paired(work, rounds, warm=False)
     for name, documents in found.items():
-        reached = recall(documents[queries], truth)
-        print(f"approximate: recall {reached:.4f}, {medians[name]:.1f} s, {name}")
+        reached = recall(vectors, queries, documents[queries], truth)
+        note(f"approximate: recall {reached:.4f}, {medians[name]:.1f} s, {name}")
     case = f"approximate, {count:,} x {vectors.shape[1]}, k={K}, recall >= {RECALL}"
     return compare("neighbours", case, medians, unit="s")
 
 
-def in_lists(vectors: np.ndarray) -> np.ndarray:
+def in_lists(vectors: np.ndarray, workers: Workers) -> np.ndarray:
     """All that the stage does with `pairs.index: lists`."""
-    lists = build_lists(vectors, K, seed=0)
-    probes = choose_probes(lists, vectors, K, min_recall=RECALL, seed=0)
-    index = ListIndex(lists, vectors[lists.order], probes.lists)
-    found = index.search_places(0, len(vectors), K).documents
+    with own_threads():
+        set_threads(1)
+        lists = build_lists(vectors, K, seed=0)
+        probes = choose_probes(lists, vectors, K, min_recall=RECALL, seed=0)
+    with tempfile.TemporaryDirectory() as directory:
+        lists.save(Path(directory), vectors)
+        parts = [(Path(directory), probes.lists, part) for part in ranges(len(vectors), LIST_BLOCK)]
+        found = np.concatenate(workers.map(search_lists, parts))
     documents = np.empty_like(found)
     documents[lists.order] = found
     return documents
 
 
-def recall(found: np.ndarray, truth: np.ndarray) -> float:
-    """The share of `truth` that is in `found`, mean over queries."""
-    hits = [np.isin(a[a >= 0], b).mean() for a, b in zip(truth, found, strict=True) if a[0] >= 0]
-    return float(np.mean(hits))
+def search_lists(opened: dict[Path, ListIndex], asked: tuple[Path, int, Any]) -> np.ndarray:
+    """The neighbours of a part of the places; a process opens lists once."""
+    directory, probes, (start, stop) = asked
+    if directory not in opened:
+        opened.clear()
+        opened[directory] = ListIndex.load(directory, probes)
+    return opened[directory].search_places(start, stop, K).documents
 
 
-def tuned(peer: Peer, vectors: np.ndarray, queries: np.ndarray, truth: np.ndarray) -> Tuned:
-    """The peer at the first effort that is enough, else at its last."""
+def recall(vectors: np.ndarray, queries: np.ndarray, found: np.ndarray, truth: Neighbours) -> float:
+    """How much of its `truth` a query's row of `found` has, the mean of all: other documents, each
+    once, that are as near as the last true one."""
+    found = np.sort(np.where(found == queries[:, None], -1, found), axis=1)
+    found[:, 1:][found[:, 1:] == found[:, :-1]] = -1
+    there = (truth.documents >= 0).sum(axis=1)
+    last = np.where(truth.documents >= 0, truth.similarities, np.inf).min(axis=1)
+    hits = (similarities(vectors, queries, found) >= last[:, None] - TIE).sum(axis=1)
+    some = there > 0
+    return float(np.mean(np.minimum(hits, there)[some] / there[some]))
+
+
+def climbed(
+    ladders: Iterator[Ladder], vectors: np.ndarray, queries: np.ndarray, truth: Neighbours
+) -> Tuned | None:
+    """The best peer of all ladders, each climbed until building alone takes longer than the best;
+    None if there is none."""
+    best: Tuned | None = None
+    for ladder in ladders:
+        for peer in ladder:
+            this = tuned(peer, vectors, queries, truth)
+            if this.better_than(best):
+                best = this
+            elif best is not None and best.recall >= RECALL and this.building > best.seconds:
+                break
+    return best
+
+
+def tuned(peer: Peer, vectors: np.ndarray, queries: np.ndarray, truth: Neighbours) -> Tuned:
+    """The peer at the least effort that is enough, else at its last."""
     start = time.perf_counter()
     index = peer.build()
     building = time.perf_counter() - start
-    for effort in peer.efforts:
+    tried: dict[int, Tuned] = {}
+
+    def enough(effort: int) -> bool:
         start = time.perf_counter()
         found = without_itself(peer.ask(index, vectors[queries], effort), queries)
         asking = (time.perf_counter() - start) * len(vectors) / len(queries)
-        this = Tuned(peer, effort, recall(found, truth), building + asking)
-        print(
-            f"tuning: {peer.library} {peer.structure}, effort {effort}: recall {this.recall:.4f}, "
-            f"{building:.1f} s + {asking:.1f} s",
-            flush=True,
-        )
-        if this.recall >= RECALL:
-            break
+        reached = recall(vectors, queries, found, truth)
+        tried[effort] = Tuned(peer, effort, reached, building, asking)
+        return reached >= RECALL
+
+    place = bisect.bisect_left(peer.efforts, True, key=enough)
+    this = tried[peer.efforts[min(place, len(peer.efforts) - 1)]]
+    note(
+        f"tuning: {peer.library} {peer.structure}, effort {this.effort}: recall {this.recall:.4f}, "
+        f"{building:.1f} s + {this.asking:.1f} s"
+    )
     return this
 
 
@@ -232,24 +358,32 @@ def peer_module(module: str, package: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        print(f"not installed: pip install {package}")
+        note(f"not installed: pip install {package}")
         return None
 
 
-EFFORTS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+EFFORTS = tuple(sorted({round(1.1**power) for power in range(67)}))
+"""1 to 539, a tenth apart."""
 GRAPH_EFFORTS = tuple(effort for effort in EFFORTS if effort > K)
+LINKS = (8, 16)
+CONSTRUCTION = (20, 40, 80, 160)
+"""How far a graph looks for the links of a new document."""
+LIST_COUNTS = (0.5, 1.0, 2.0)
+"""Times the root of the number of documents."""
+SAMPLE_PER_LIST = 64
 
 
-def faiss_ivf(vectors: np.ndarray) -> Iterator[Peer]:
+def faiss_ivf(vectors: np.ndarray) -> Iterator[Ladder]:
     """Inverted lists without compression."""
     faiss = peer_module("faiss", "faiss-cpu")
-    root = len(vectors) ** 0.5
+    dimensions = vectors.shape[1]
+    order = np.random.default_rng(3).permutation(len(vectors))
 
     def build(lists: int) -> Any:
         index = faiss.IndexIVFFlat(
-            faiss.IndexFlatIP(DIMENSIONS), DIMENSIONS, lists, faiss.METRIC_INNER_PRODUCT
+            faiss.IndexFlatIP(dimensions), dimensions, lists, faiss.METRIC_INNER_PRODUCT
         )
-        index.train(vectors[: 64 * lists])
+        index.train(vectors[order[: SAMPLE_PER_LIST * lists]])
         index.add(vectors)
         return index
 
@@ -258,17 +392,37 @@ def faiss_ivf(vectors: np.ndarray) -> Iterator[Peer]:
         found: np.ndarray = index.search(queries, K + 1)[1]
         return found
 
-    for lists in (round(root), round(2 * root)) if faiss else ():
-        yield Peer("faiss IVFFlat", f"{lists} lists", partial(build, lists), ask, EFFORTS)
+    for lists in list_counts(vectors) if faiss else ():
+        yield [Peer("faiss IVFFlat", f"{lists} lists", partial(build, lists), ask, EFFORTS)]
 
 
-def faiss_hnsw(vectors: np.ndarray) -> Iterator[Peer]:
+def list_counts(vectors: np.ndarray) -> list[int]:
+    """What is tried."""
+    return [max(1, round(times * len(vectors) ** 0.5)) for times in LIST_COUNTS]
+
+
+def graphs(
+    library: str,
+    build: Callable[[int, int], Any],
+    ask: Callable[[Any, np.ndarray, int], np.ndarray],
+) -> Iterator[Ladder]:
+    """A graph of every number of links, with more and more care in building it."""
+    for links in LINKS:
+        yield [
+            Peer(
+                library, f"M {links} construction {c}", partial(build, links, c), ask, GRAPH_EFFORTS
+            )
+            for c in CONSTRUCTION
+        ]
+
+
+def faiss_hnsw(vectors: np.ndarray) -> Iterator[Ladder]:
     """faiss's graph."""
     faiss = peer_module("faiss", "faiss-cpu")
 
-    def build(links: int) -> Any:
-        index = faiss.IndexHNSWFlat(DIMENSIONS, links, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = 80
+    def build(links: int, construction: int) -> Any:
+        index = faiss.IndexHNSWFlat(vectors.shape[1], links, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = construction
         index.add(vectors)
         return index
 
@@ -277,17 +431,16 @@ def faiss_hnsw(vectors: np.ndarray) -> Iterator[Peer]:
         found: np.ndarray = index.search(queries, K + 1)[1]
         return found
 
-    for links in (8, 16) if faiss else ():
-        yield Peer("faiss HNSW", f"M {links}", partial(build, links), ask, GRAPH_EFFORTS)
+    return graphs("faiss HNSW", build, ask) if faiss else iter(())
 
 
-def hnswlib_hnsw(vectors: np.ndarray) -> Iterator[Peer]:
+def hnswlib_hnsw(vectors: np.ndarray) -> Iterator[Ladder]:
     """The graph of the paper's authors."""
     hnswlib = peer_module("hnswlib", "hnswlib")
 
-    def build(links: int) -> Any:
-        index = hnswlib.Index("ip", DIMENSIONS)
-        index.init_index(len(vectors), M=links, ef_construction=80)
+    def build(links: int, construction: int) -> Any:
+        index = hnswlib.Index("ip", vectors.shape[1])
+        index.init_index(len(vectors), M=links, ef_construction=construction)
         index.set_num_threads(torch.get_num_threads())
         index.add_items(vectors)
         return index
@@ -297,18 +450,21 @@ def hnswlib_hnsw(vectors: np.ndarray) -> Iterator[Peer]:
         found: np.ndarray = index.knn_query(queries, K + 1)[0].astype(np.int64)
         return found
 
-    for links in (8, 16) if hnswlib else ():
-        yield Peer("hnswlib", f"M {links}", partial(build, links), ask, GRAPH_EFFORTS)
+    return graphs("hnswlib", build, ask) if hnswlib else iter(())
 
 
-def usearch_hnsw(vectors: np.ndarray) -> Iterator[Peer]:
+def usearch_hnsw(vectors: np.ndarray) -> Iterator[Ladder]:
     """usearch's graph, in float32."""
     usearch = peer_module("usearch.index", "usearch")
     numbers = np.arange(len(vectors), dtype=np.uint64)
 
-    def build(links: int) -> Any:
+    def build(links: int, construction: int) -> Any:
         index = usearch.Index(
-            ndim=DIMENSIONS, metric="ip", dtype="f32", connectivity=links, expansion_add=80
+            ndim=vectors.shape[1],
+            metric="ip",
+            dtype="f32",
+            connectivity=links,
+            expansion_add=construction,
         )
         index.add(numbers, vectors, threads=torch.get_num_threads())
         return index
@@ -319,23 +475,27 @@ def usearch_hnsw(vectors: np.ndarray) -> Iterator[Peer]:
         keys: np.ndarray = found.keys.astype(np.int64)
         return keys
 
-    for links in (8, 16) if usearch else ():
-        yield Peer("usearch", f"M {links}", partial(build, links), ask, GRAPH_EFFORTS)
+    return graphs("usearch", build, ask) if usearch else iter(())
 
 
-def scann_tree(vectors: np.ndarray) -> Iterator[Peer]:
-    """Lists, anisotropic quantisation, and exact order of the best 100."""
+def scann_tree(vectors: np.ndarray) -> Iterator[Ladder]:
+    """Lists, anisotropic quantisation, and exact order of the best."""
     scann = peer_module("scann", "scann")
-    lists = round(len(vectors) ** 0.5)
+    threads = torch.get_num_threads()
 
-    def build() -> Any:
+    def build(lists: int, reorder: int) -> Any:
         builder = scann.scann_ops_pybind.builder(vectors, K + 1, "dot_product")
-        builder = builder.tree(lists, 1, training_sample_size=min(len(vectors), 64 * lists))
-        return builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(100).build()
+        builder = builder.set_n_training_threads(threads)
+        sample = min(len(vectors), SAMPLE_PER_LIST * lists)
+        builder = builder.tree(lists, 1, training_sample_size=sample)
+        return builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(reorder).build()
 
     def ask(index: Any, queries: np.ndarray, effort: int) -> np.ndarray:
-        found: np.ndarray = index.search_batched(queries, leaves_to_search=effort)[0]
+        search = index.search_batched if threads == 1 else index.search_batched_parallel
+        found: np.ndarray = search(queries, leaves_to_search=effort)[0]
         return found.astype(np.int64)
 
-    for _ in range(1 if scann else 0):
-        yield Peer("scann", f"{lists} lists", build, ask, EFFORTS)
+    for lists in list_counts(vectors) if scann else ():
+        for reorder in (50, 100, 200):
+            structure = f"{lists} lists reorder {reorder}"
+            yield [Peer("scann", structure, partial(build, lists, reorder), ask, EFFORTS)]

@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from benchmarks.harness import more_is_better
+
 Row = Mapping[str, Any]
 
 _OURS, _WORSE, _LIMIT = "#1f77b4", "#d62728", "#7f7f7f"
@@ -19,7 +21,9 @@ _OURS, _WORSE, _LIMIT = "#1f77b4", "#d62728", "#7f7f7f"
 def save_plot(rows: Sequence[Row], path: Path) -> None:
     """Write `path`, SVG: a line for every case and peer of `rows` (as in results.json), by
     benchmark."""
-    rows = sorted(rows, key=lambda row: (row["name"], row["threads"]))  # cases stay in their order
+    rows = sorted(
+        rows, key=lambda row: (row["name"], row["threads"], row["quick"])
+    )  # cases stay in their order
     mpl.rcParams["svg.hashsalt"] = "synboot"
     height = 1.4 + 0.24 * len(rows) + 0.3 * len({row["name"] for row in rows})
     figure = Figure(figsize=(9, height), layout="constrained")
@@ -68,7 +72,7 @@ def save_plot(rows: Sequence[Row], path: Path) -> None:
         ],
         loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, fontsize=8,
     )  # fmt: skip
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="svg", metadata={"Date": None})
 
 
@@ -76,10 +80,11 @@ def ceiling_ratio(row: Row) -> float | None:
     """The ratio that the limit of the machine would have; None where it was not measured."""
     if row["limit"] is None:
         return None
-    more = row["unit"].endswith("/s")
+    more = more_is_better(row["unit"])
     return float(row["limit"] / row["peer"] if more else row["peer"] / row["limit"])
 
 
 def _label(row: Row) -> str:
     threads = f", {row['threads']} threads" if row["threads"] > 1 else ""
-    return f"{row['case']}{threads}: {row['peer_name']}"
+    quick = ", quick" if row["quick"] else ""
+    return f"{row['case']}{threads}{quick}: {row['peer_name']}"

@@ -10,12 +10,12 @@ process of its own for each side, compilation included. Peer: `pip install accel
 from __future__ import annotations
 
 import importlib.util
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.harness import Result, Setting, compare, pin
-from synboot.model.architecture import Shape, new_model
+from benchmarks.harness import Result, Setting, compare, in_turns, pin
+from benchmarks.models import SIZES, Size
 from synboot.train.loop import LoopConfig, train
 
 STEPS = 3  # of a round that count
 OURS, LIMIT = "ours", "GEMMs alone"
-CASES = {
-    "S": (Shape(6, 192, 6, 6, 32, 512), 4096, 256, 8),
-    "M": (Shape(8, 384, 6, 6, 64, 1024), 8192, 512, 4),
-}
 CONFIG = LoopConfig(learning_rate=1e-4, batch_rows=1, schedule="constant", num_validations=1)
 
 
@@ -57,33 +53,27 @@ class RandomRows:
 class Case:
     """The sides of one case; each method runs `STEPS` steps and returns seconds a step."""
 
-    def __init__(self, name: str) -> None:
-        self.shape, self.vocab_size, self.context, self.rows = CASES[name]
-        self.data = RandomRows(self.rows * (STEPS + 2), self.context, self.vocab_size)
+    def __init__(self, size: Size) -> None:
+        self.size, self.rows = size, size.rows
+        self.data = RandomRows(self.rows * (STEPS + 2), size.context, size.vocab_size)
         self._bare: dict[bool, Callable[[int], None]] = {}
         self._products: Callable[[], None] | None = None
-
-    def model(self) -> Any:
-        """The same weights each time."""
-        return new_model(
-            self.shape, vocab_size=self.vocab_size, context=self.context, end_id=0, seed=0
-        )
 
     def ours(self) -> float:
         """`train` itself; its last step, which validates and saves, does not count."""
         times: list[float] = []
-        valid = RandomRows(self.rows, self.context, self.vocab_size)
+        valid = RandomRows(self.rows, self.size.context, self.size.vocab_size)
         config = CONFIG.model_copy(update={"batch_rows": self.rows})
         with tempfile.TemporaryDirectory() as scratch:
             train(
-                self.model(),
+                self.size.model(),
                 self.data,
                 valid,
                 config,
                 Path(scratch),
                 seed=0,
                 device=torch.device("cpu"),
-                compiled_length=self.context,
+                compiled_length=self.size.context,
                 checkpoint_seconds=1e9,
                 progress=lambda *_: times.append(time.perf_counter()),
             )
@@ -101,20 +91,15 @@ class Case:
         return (time.perf_counter() - start) / STEPS
 
     def _bare_loop(self, compiled: bool) -> Callable[[int], None]:
-        model = self.model().train()
-        forward = torch.compile(model, dynamic=False) if compiled else model
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.1, fused=True)
+        model = self.size.model()
+        step = bare_step(model, torch.compile(model, dynamic=False) if compiled else model)
 
-        def step(number: int) -> None:
+        def numbered(number: int) -> None:
             rows = [self.data.row(number * self.rows + i) for i in range(self.rows)]
             inputs, targets = (torch.from_numpy(np.stack(half)) for half in zip(*rows, strict=True))
-            logits = forward(input_ids=inputs, use_cache=False).logits
-            functional.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            step(inputs, targets)
 
-        return step
+        return numbered
 
     def trainer(self, compiled: bool) -> float:
         """transformers' Trainer, with the labels that its model shifts itself."""
@@ -146,7 +131,9 @@ class Case:
                 report_to=[],
                 disable_tqdm=True,
             )
-            Trainer(self.model(), arguments, train_dataset=examples, callbacks=[Clock()]).train()
+            Trainer(
+                self.size.model(), arguments, train_dataset=examples, callbacks=[Clock()]
+            ).train()
         return (times[STEPS] - times[0]) / STEPS
 
     def products(self) -> float:
@@ -159,7 +146,7 @@ class Case:
         return (time.perf_counter() - start) / STEPS
 
     def _plain_products(self) -> Callable[[], None]:
-        model, positions = self.model(), self.rows * self.context
+        model, positions = self.size.model(), self.rows * self.size.context
         shapes = [tuple(m.weight.shape) for m in model.modules() if isinstance(m, nn.Linear)]
         operands = {
             (out, width): (
@@ -180,6 +167,23 @@ class Case:
         return run
 
 
+def bare_step(
+    model: Any, forward: Callable[..., Any]
+) -> Callable[[torch.Tensor, torch.Tensor], None]:
+    """A step of training as one would write it: inputs and targets, int64 [rows, length]."""
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.1, fused=True)
+
+    def step(inputs: torch.Tensor, targets: torch.Tensor) -> None:
+        logits = forward(input_ids=inputs, use_cache=False).logits
+        functional.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
 SIDES: dict[str, Callable[[Case], float]] = {
     OURS: Case.ours,
     "bare loop": lambda case: case.bare(False),
@@ -198,18 +202,6 @@ def sides() -> list[str]:
     return list(SIDES)
 
 
-def seconds(case: Case, names: list[str], rounds: int) -> dict[str, float]:
-    """Median seconds a step of each, in rounds; a first one does not count."""
-    found: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds + 1):
-        shift = number % len(names)
-        for name in names[shift:] + names[:shift]:
-            value = SIDES[name](case)
-            if number:
-                found[name].append(value)
-    return {name: statistics.median(values) for name, values in found.items()}
-
-
 def peak_memory(case: str, side: str, threads: int) -> float:
     """MB resident at most in a process that runs one round of a side."""
     command = [sys.executable, "-m", "benchmarks.training", case, side, str(threads)]
@@ -222,7 +214,9 @@ def run(setting: Setting) -> list[Result]:
     results: list[Result] = []
     names = sides()
     for name in ["S"] if setting.quick else ["S", "M"]:
-        times = seconds(Case(name), names, 2 if setting.quick else 5)
+        case = Case(SIZES[name])
+        work = {side: partial(SIDES[side], case) for side in names}
+        times = in_turns(work, 2 if setting.quick else 5)
         milliseconds = {side: 1000 * value for side, value in times.items()}
         results += compare("training", f"{name}, a step", milliseconds, unit="ms", limit=LIMIT)
         memory = {side: peak_memory(name, side, setting.threads) for side in names if side != LIMIT}
@@ -233,7 +227,7 @@ def run(setting: Setting) -> list[Result]:
 if __name__ == "__main__":
     case_name, side_name, cores = sys.argv[1:]
     pin(int(cores))
-    SIDES[side_name](Case(case_name))
+    SIDES[side_name](Case(SIZES[case_name]))
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     # ru_maxrss would be that of the process that started this one, if that was larger.
     peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))

@@ -276,12 +276,7 @@ def synthesize(
     max_draw_overlap: float = 0.8,
     seed: SeedOption = 0,
     workers: WorkersOption = None,
-    slots: Annotated[
-        int | None,
-        typer.Option(
-            help="Sequences sampled together, at most; by default 64 on a CPU, 1024 on a GPU."
-        ),
-    ] = None,
+    slots: Annotated[int | None, typer.Option(help="Sequences sampled together, at most.")] = None,
     device: DeviceOption = None,
 ) -> None:
     """Write a synthetic corpus: draws from the synthesizer, every document a seed in turn."""

@@ -1,4 +1,4 @@
-"""The benchmark program: what it writes, what it does without a peer or a module, its parts."""
+"""The benchmark program: what it writes, what it does where one fails, its parts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from benchmarks.harness import Result, Setting, compare, paired
 from benchmarks.plot import ceiling_ratio, save_plot
-from benchmarks.recipe import SIZES, slope, table
+from benchmarks.recipe import SIZES, growth, slope, table
 from benchmarks.recipe import save_plot as save_recipe_plot
 from benchmarks.texts import accented, topics, unspaced
 
@@ -51,7 +51,7 @@ def test_a_quick_run_writes_results_and_their_plot(tmp_path: Path) -> None:
     assert "embedding: 1000 documents" in outcome.stderr
     assert outcome.stdout.startswith("| embedding (1 threads) |")
     rows = json.loads((tmp_path / "results.json").read_text())
-    fields = {*Result.__dataclass_fields__, "threads"}
+    fields = {*Result.__dataclass_fields__, "threads", "quick"}
     assert rows
     for row in rows:
         assert row.keys() == fields
@@ -65,15 +65,6 @@ def test_bad_arguments_are_refused() -> None:
         with pytest.raises(SystemExit) as caught:
             program.main(arguments)
         assert caught.value.code == 2
-
-
-def test_a_benchmark_that_is_not_there_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(program, "BENCHMARKS", ("missing",))
-    assert program.main(["missing", "--out", str(tmp_path)]) == 1
-    assert "there is no benchmarks/missing.py" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_benchmark_that_fails_stops_no_other(
@@ -99,6 +90,7 @@ def row(name: str, case: str, threads: int, ratio: float) -> dict[str, Any]:
         "name": name,
         "case": case,
         "threads": threads,
+        "quick": False,
         "ours": ours,
         "peer": peer,
         "peer_name": "peer",
@@ -109,15 +101,22 @@ def row(name: str, case: str, threads: int, ratio: float) -> dict[str, Any]:
 
 
 def test_results_of_others_stay(tmp_path: Path) -> None:
+    """Of other benchmarks, of other numbers of threads, and full ones beside quick ones."""
     path = tmp_path / "results.json"
-    path.write_text(json.dumps([row("a", "x", 1, 2.0), row("a", "x", 2, 3.0), row("b", "x", 1, 4)]))
+    quick = row("a", "old", 1, 2.0) | {"quick": True}
+    path.write_text(json.dumps([row("a", "x", 1, 2.0), row("a", "x", 2, 3.0), quick]))
     results = [Result("a", "new", 5.0, 1.0, "peer", None, 5.0, "MB/s")]
-    program._keep(results, Setting(True, 1), path)
-    rows = json.loads(path.read_text())
-    assert {(r["name"], r["case"], r["threads"]) for r in rows} == {
-        ("a", "x", 2),
-        ("b", "x", 1),
-        ("a", "new", 1),
+
+    def kept(setting: Setting) -> set[tuple[Any, ...]]:
+        program._keep(results, setting)
+        rows = json.loads(path.read_text())
+        return {(r["case"], r["threads"], r["quick"]) for r in rows}
+
+    assert kept(Setting(True, 1, tmp_path)) == {("x", 1, False), ("x", 2, False), ("new", 1, True)}
+    assert kept(Setting(False, 1, tmp_path)) == {
+        ("new", 1, False),
+        ("x", 2, False),
+        ("new", 1, True),
     }
 
 
@@ -130,6 +129,9 @@ def test_a_ratio_above_one_is_ours_in_speeds_and_in_seconds() -> None:
     assert ceiling_ratio(vars(seconds)) == 6.0
     assert ceiling_ratio(vars(speed)) == pytest.approx(1 / 6)
     assert ceiling_ratio(vars(seconds) | {"limit": None}) is None
+    [share] = compare("n", "c", {"ours": 0.9, "peer": 0.6, "all": 1.0}, unit="of all", limit="all")
+    assert share.ratio == pytest.approx(1.5)
+    assert ceiling_ratio(vars(share)) == pytest.approx(1 / 0.6)
 
 
 def test_all_are_run_once_a_round_in_turns() -> None:
@@ -141,11 +143,11 @@ def test_all_are_run_once_a_round_in_turns() -> None:
 
 def test_the_plot_says_everything(tmp_path: Path) -> None:
     rows = [row("tokenising", "pydocs", 1, 8.5), row("tokenising", "pydocs", 2, 0.25)]
-    rows += [row("training", "demo", 1, 1.0) | {"limit": None}]
+    rows += [row("training", "demo", 1, 1.0) | {"limit": None, "quick": True}]
     save_plot(rows, tmp_path / "a.svg")
     save_plot(rows, tmp_path / "b.svg")
     text = (tmp_path / "a.svg").read_text()
-    for words in ("TOKENISING", "TRAINING", "pydocs, 2 threads: peer", "8.5x", "0.25x"):
+    for words in ("TOKENISING", "TRAINING", "pydocs, 2 threads: peer", "demo, quick: peer", "8.5x"):
         assert words in text
     assert (tmp_path / "b.svg").read_text() == text
 
@@ -156,6 +158,13 @@ def test_the_growth_of_a_recipe(tmp_path: Path) -> None:
     assert slope(SIZES, seconds["neighbours"]) == pytest.approx(2)
     assert "| neighbours | 0.50 | 2.00 | 8.00 | 32.00 | 2.00 |" in table(SIZES, seconds)
     assert "| in all | 1.50 | 4.00 | 12.00 | 40.00 |" in table(SIZES, seconds)
+    rates = {(r.case, r.ratio) for r in growth(SIZES, seconds)}
+    assert rates == {
+        ("corpus, 1x to 8x", 1.0),
+        ("corpus, 4x to 8x", 1.0),
+        ("neighbours (quadratic), 1x to 8x", 0.125),
+        ("neighbours (quadratic), 4x to 8x", 0.5),
+    }
     save_recipe_plot(SIZES, seconds, tmp_path / "recipe.svg")
     assert "neighbours: 2.00" in (tmp_path / "recipe.svg").read_text()
 
