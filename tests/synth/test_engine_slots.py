@@ -139,15 +139,16 @@ def test_free_slots_can_wait_for_each_other(
     assert started[8] == started[100] == [8, 8, 8, 8, 3]
 
 
-def test_a_gpu_takes_as_many_slots_as_it_has_memory_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slots_that_a_gpu_has_no_memory_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer than are recorded would be other numerics."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10_000, 20_000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3_000)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1_000)
     gpu = torch.device("cuda")
-    assert engine_slots._fitting(64, 100, gpu) == 64
-    assert engine_slots._fitting(1024, 100, gpu) == 96
-    assert engine_slots._fitting(1024, 10_000, gpu) == 1
-    assert engine_slots._fitting(1024, 10_000, torch.device("cpu")) == 1024
+    engine_slots._check_memory(96, 100, gpu)
+    with pytest.raises(SynbootError, match=r"room for 96 sequences, not for 97: .*runtime\.slots"):
+        engine_slots._check_memory(97, 100, gpu)
+    engine_slots._check_memory(1024, 10_000, torch.device("cpu"))
 
 
 def test_draws_share_a_prompt_where_most_prompts_have_as_many() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from synboot.core.errors import Incomplete
 from synboot.data.batches import Batch
 from synboot.model.architecture import Shape, new_model
 from synboot.train.checkpoint import weights_of
@@ -105,7 +106,7 @@ def test_weights_are_the_same_memory_and_gradients_are_summed(three: Replicas) -
         assert parameter.grad.unique().tolist() == [10.0 if name == "model.norm.weight" else 111.0]
 
 
-def test_how_many_pay() -> None:
+def test_how_many_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     def shared(count: int, batch_rows: int = 8, micro_rows: int | None = None) -> tuple[int, int]:
         with threads(count):
             return share_rows(model(), CPU, batch_rows, micro_rows)
@@ -117,11 +118,46 @@ def test_how_many_pay() -> None:
     assert shared(2, micro_rows=8) == (1, 8)
     assert shared(2, micro_rows=3) == (2, 3)
     assert shared(4, batch_rows=1) == (1, 1)
-    with torch.device("meta"):
-        large = torch.nn.Linear(10_000, 10_000)  # 400 MB of gradients
-    with threads(64):
-        assert share_rows(large, CPU, 8) == (3, 3)
+    assert shared(6) == (4, 2)  # four passes of two rows
     assert share_rows(model(), torch.device("cuda"), 8) == (1, 8)
+    size = sum(p.numel() * p.element_size() for p in model().parameters())
+    monkeypatch.setattr("synboot.train.replicas._GRADIENT_BYTES", 2 * size + 1)
+    assert shared(64) == (3, 3)
+
+
+def noisy_model() -> Any:
+    """It draws in training, as the router of some mixtures of experts does."""
+    fresh = model()
+
+    def add_noise(module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        return output + 0.1 * torch.randn_like(output) if module.training else output
+
+    fresh.model.layers[0].mlp.register_forward_hook(add_noise)
+    return fresh
+
+
+def test_a_model_that_draws_itself_is_one_and_resumes_to_the_bit(tmp_path: Path) -> None:
+    """Laws 4 and 6; the caller's generator is left alone."""
+    config = LoopConfig(learning_rate=0.01, batch_rows=8, num_validations=2)
+    stops = iter([False, False, True])
+    with threads(2):
+        torch.manual_seed(5)
+        expected = torch.rand(2)
+        torch.manual_seed(5)
+        assert share_rows(noisy_model(), CPU, 8) == (1, 8)
+
+        def run(scratch: Path, **options: Any) -> Any:
+            trained, rows = noisy_model(), RandomRows()
+            train(trained, rows, rows, config, scratch, seed=3, device=CPU, **options)
+            return weights_of(trained)
+
+        whole = run(tmp_path / "whole")
+        with pytest.raises(Incomplete):
+            run(tmp_path / "parts", should_stop=lambda: next(stops))
+        resumed = run(tmp_path / "parts")
+        assert torch.equal(torch.rand(2), expected)
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, resumed[name]), name
 
 
 class RandomRows:

@@ -166,8 +166,8 @@ class Runner:
             if canonical_json(before.get(key)) != canonical_json(now.get(key))
         ]
         if changed and not _has_results(scratch):
-            shutil.rmtree(scratch)
-            self._check_started(stage, scratch)
+            shutil.rmtree(scratch / "prepared", ignore_errors=True)  # before what it was made with
+            write_json(file, {"id": stage.id, "numerics": stage.numerics})
         elif changed:
             raise BadInput(
                 f"{stage.label} was begun with other numerics: {'; '.join(changed)}; "
@@ -201,6 +201,7 @@ class Runner:
     def _run_parts(self, stage: Stage, context: Context) -> list[Path]:
         limit = stage.num_parts(context)
         if limit == 0:
+            self._close_pool()  # a long stage of one process has use for the workers' memory
             return []
         folder = context.scratch / "parts"
         folder.mkdir(exist_ok=True)

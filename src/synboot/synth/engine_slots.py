@@ -74,7 +74,8 @@ class SlotEngine:
         self._kept = torch.bfloat16 if "bfloat16" in (precision, cache) else torch.float32
         # A text of its own may fill the context, and so may a prompt that nobody shares.
         bytes_of_slot = 2 * context * self.decoder.bytes_of_position(self._kept)
-        self.slots = _fitting(slots, bytes_of_slot, self.device)
+        self.slots = slots
+        _check_memory(slots, bytes_of_slot, self.device)
         self.least = least or math.ceil(self.slots * _LEAST.get(self.device.type, 0)) or 1
         self._desk: _Desk | None = None
 
@@ -307,13 +308,18 @@ class _Run(SlotRun):
         return np.array([self._place_of[group] for group in groups], np.int64)
 
 
-def _fitting(slots: int, bytes_of_slot: int, device: torch.device) -> int:
-    """How many of `slots` a GPU's free memory has room for, one at least."""
+def _check_memory(slots: int, bytes_of_slot: int, device: torch.device) -> None:
+    """Raise SynbootError where a GPU's free memory has no room: fewer slots than a stage records
+    would be other numerics."""
     if device.type != "cuda":
-        return slots
+        return
     free, _ = torch.cuda.mem_get_info(device)
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return max(1, min(slots, int(_MEMORY * free) // bytes_of_slot))
+    if (most := int(_MEMORY * free) // bytes_of_slot) < slots:
+        raise SynbootError(
+            f"the device's free memory has room for {most} sequences, not for {slots}: "
+            "set runtime.slots (SYNBOOT_RUNTIME__SLOTS)"
+        )
 
 
 def _shared(sizes: Sequence[int], slots: int) -> int:

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from synboot.core.errors import Incomplete, SynbootError
 from synboot.core.events import ReportProgress, ignore_progress
+from synboot.core.rng import seed_for
 from synboot.core.storage import fsync_path
 from synboot.data.batches import Batch, Batches, ReadAhead, Rows
 from synboot.train.checkpoint import (
@@ -60,10 +61,10 @@ def train(
     """Train `model` in place on one pass over `rows`; resumes from `scratch` if it can.
 
     Gradients of a batch are accumulated over forward passes of at most `micro_rows` rows, and
-    validation reads no more at once; on a CPU, torch's threads take such passes at once, each on
-    its own. With `compiled_length`, the usual length of a row, the
-    model's blocks are compiled for full batches of it; what has another shape runs eagerly. The
-    weights of lowest validation loss end up in `scratch/best.safetensors`. Returns the final state.
+    validation reads no more at once; on a CPU each of torch's threads takes passes of its own. With
+    `compiled_length`, the usual length of a row, the model's blocks are compiled for passes of that
+    shape; others run eagerly. The weights of lowest validation loss end up in
+    `scratch/best.safetensors`. Returns the final state.
     Raises SynbootError at a loss or gradient that is not finite, with the step's number, or if the
     model cannot be compiled, and Incomplete after a checkpoint if `should_stop()` becomes true.
     """
@@ -75,7 +76,7 @@ def train(
     state = load_checkpoint(checkpoints, model, optimizer, best) or TrainState()
     saved = time.monotonic()
 
-    with contextlib.ExitStack() as on_leaving:
+    with _own_random_state(device), contextlib.ExitStack() as on_leaving:
         replicas = Replicas(model, number)
         on_leaving.callback(replicas.close)
         on_leaving.callback(optimizer.zero_grad)
@@ -93,6 +94,7 @@ def train(
         emit("training_from", step=state.step, num_steps=num_steps)
         while state.step < num_steps:
             micro_batches = batches.batch(state.step)
+            torch.manual_seed(seed_for(seed, "step", state.step))  # for models that draw themselves
 
             def add_gradients(replica: Any, batch: Batch) -> tuple[torch.Tensor, int]:
                 replica.train()
@@ -172,3 +174,8 @@ def _not_finite(step: int, num_steps: int, what: str) -> str:
         f"step {step} of {num_steps}: the {what} is not finite; nothing of this step was kept. "
         "A lower learning rate or a longer warmup is the usual remedy"
     )
+
+
+def _own_random_state(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Inside it torch's global generators may be seeded; the caller's state comes back after."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])

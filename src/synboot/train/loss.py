@@ -26,6 +26,8 @@ _CHUNK_LOGITS = {"cpu": 1 << 22, "cuda": 1 << 27}
 """Logits that exist at once, by device."""
 
 _LARGE_LOGITS = 1000.0
+_BATCHES_AT_ONCE = 16
+"""Of validation, that a replica has in memory."""
 _PLAIN_HEADS: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 
 
@@ -67,9 +69,11 @@ def mean_loss(
         return loss.item(), targets
 
     batches = Batches(rows, batch_rows)
-    found = replicas.run(
-        loss_of, [batch for step in range(batches.num_steps) for batch in batches.batch(step)]
-    )
+    size = _BATCHES_AT_ONCE * len(replicas.models)
+    found: list[tuple[float, int]] = []
+    for first in range(0, batches.num_steps, size):
+        steps = range(first, min(first + size, batches.num_steps))
+        found += replicas.run(loss_of, [batch for step in steps for batch in batches.batch(step)])
     return sum(loss for loss, _ in found) / sum(targets for _, targets in found)
 
 

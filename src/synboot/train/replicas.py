@@ -26,14 +26,28 @@ def share_rows(
     model: torch.nn.Module, device: torch.device, batch_rows: int, micro_rows: int | None = None
 ) -> tuple[int, int]:
     """(replicas, rows of a forward pass) for steps of `batch_rows`: on a CPU a replica for each of
-    torch's threads, as long as all have something to do and their gradients are a small matter;
-    passes of `micro_rows`, by default as many as there are replicas."""
+    torch's threads, as long as all have something to do, their gradients are a small matter and the
+    model draws no random numbers, which threads would race for; passes of `micro_rows`, by default
+    as many as there are replicas."""
     number = 1
-    if device.type == "cpu":
+    if device.type == "cpu" and not _draws(model):
         size = sum(p.numel() * p.element_size() for p in model.parameters())
-        passes = -(-batch_rows // (micro_rows or 1))
-        number = max(1, min(torch.get_num_threads(), passes, 1 + _GRADIENT_BYTES // size))
-    return number, micro_rows or -(-batch_rows // number)
+        number = max(1, min(torch.get_num_threads(), batch_rows, 1 + _GRADIENT_BYTES // size))
+    rows = micro_rows or -(-batch_rows // number)
+    return min(number, -(-batch_rows // rows)), rows
+
+
+@torch.no_grad()
+def _draws(model: Any) -> bool:
+    """Whether training takes numbers from torch's generator (noise in a router, say), tried on two
+    tokens. The generator stays as it was."""
+    before, was_training = torch.get_rng_state(), model.training
+    model.train()
+    model(input_ids=torch.zeros((1, 2), dtype=torch.int64), use_cache=False)
+    found = not torch.equal(torch.get_rng_state(), before)
+    model.train(was_training)
+    torch.set_rng_state(before)
+    return found
 
 
 class Replicas:
