@@ -50,8 +50,9 @@ def test_page_has_every_case() -> None:
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple]:
     """What each case came to: (process, files before, files after); two run at a time."""
 
-    def outcome(case) -> tuple:
-        folder = tmp_path_factory.mktemp("case")
+    folders = [tmp_path_factory.mktemp("case") for _ in bad_inputs.CASES]  # not safe in threads
+
+    def outcome(case, folder: Path) -> tuple:
         bad_inputs.prepare(case, folder)
         before = snapshot(folder)
         process = bad_inputs.run(case, folder)
@@ -60,7 +61,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple]:
         return process, before, snapshot(folder)
 
     with ThreadPoolExecutor(2) as threads:
-        found = threads.map(outcome, bad_inputs.CASES)
+        found = threads.map(outcome, bad_inputs.CASES, folders)
         return dict(zip((case.what for case in bad_inputs.CASES), found, strict=True))
 
 

@@ -131,7 +131,7 @@ class TestRunnerKilled:
         job: dict[str, Any] = {
             "workers": 3,
             "waits": {"part 0": "part 3"},
-            "faults": {"step 0": "kill runner"},
+            "faults": {"finish": "kill runner"},
         }
         with toy.start(**job) as process:
             assert process.wait(timeout=25) == -signal.SIGKILL
@@ -170,10 +170,10 @@ class TestWorkerKilled:
         job: dict[str, Any] = {
             "workers": 3,
             "waits": {"part 0": "part 3"},
-            "faults": {"step 0": "wait"},
+            "faults": {"finish": "wait"},
         }
         with toy.start(**job) as process:
-            while "step 0" not in toy.executions():
+            while "finish" not in toy.executions():
                 assert process.poll() is None
                 time.sleep(0.02)
             os.kill(min(toy.workers()), signal.SIGKILL)
