@@ -66,6 +66,7 @@ def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = overlaps(texts, first, second, 2).tolist()
     assert len(set(expected)) > 10
     monkeypatch.setattr("synboot.data.overlaps._BATCH_WINDOWS", 7)
+    monkeypatch.setattr("synboot.data.overlaps._SIEVED_WINDOWS", 7)
     monkeypatch.setattr("synboot.data.ngrams._BATCH_CHARACTERS", 100)
     assert overlaps(texts, first, second, 2).tolist() == expected
 

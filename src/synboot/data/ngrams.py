@@ -36,7 +36,7 @@ _BATCH_CHARACTERS = 1 << 17
 _LONG_TEXT = 1 << 22  # from here on the numbers that a character takes would be many
 _MERGE_WINDOWS = 1 << 20
 _LONG_WORD = 256
-_KNOWN_WORDS_BITS = 18
+_KNOWN_WORDS_BITS = 20  # 16 MB; rare words share places, and drive each other out
 _SPELLING_BASE = 0xC2B2AE3D27D4EB4F
 _BETWEEN = "\n"  # no word character
 

@@ -20,6 +20,8 @@ _AT_ONCE = 1 << 29
 windows, and two to three gigabytes while they are."""
 _SIEVE_BITS_PER_WINDOW = 16
 _BATCH_WINDOWS = 1 << 20
+_SIEVED_WINDOWS = 1 << 24  # of more, what it takes to find those that are alone is too much memory
+_PLACES_PER_WINDOW = 4
 
 
 def overlaps(
@@ -92,12 +94,27 @@ def shared_counts(windows: Windows, first: Integers, second: Integers) -> Intege
 
 def _in_several(hashes: Hashes) -> Hashes:
     """The hashes that come more than once, ascending: a text has each of its windows once."""
-    in_order = np.sort(hashes)
+    in_order = np.sort(_not_alone(hashes))
     again = in_order[1:][in_order[1:] == in_order[:-1]]
     new = np.ones(len(again), dtype=bool)
     new[1:] = again[1:] != again[:-1]
     distinct: Hashes = again[new]
     return distinct
+
+
+def _not_alone(hashes: Hashes) -> Hashes:
+    """Those that share their first bits with another, in their order: of natural text a quarter.
+    To find and to sort them takes two thirds of the time that sorting all would."""
+    if not 0 < len(hashes) <= _SIEVED_WINDOWS:
+        return hashes
+    bits = (len(hashes) * _PLACES_PER_WINDOW).bit_length() - 1
+    places = (hashes >> np.uint64(64 - bits)).view(np.int64)
+    own = np.arange(len(hashes), dtype=np.int32)
+    last = np.empty(1 << bits, np.int32)
+    last[places] = own
+    several = np.zeros(1 << bits, dtype=bool)
+    several[places[last.take(places) != own]] = True
+    return hashes[several.take(places)]
 
 
 def _numbered(windows: Windows, common: Hashes) -> tuple[Integers, Integers]:
