@@ -40,6 +40,9 @@ class Plan:
     stages: list[Stage] = field(default_factory=list)
     corpus: dict[str, Stage] = field(default_factory=dict)
     """corpus, tokenizer, tokens."""
+    bootstrap: dict[str, Stage] = field(default_factory=dict)
+    """embed, neighbours, pairs, base, tune, synthesize of the first seed, if the run has the sbp
+    arm."""
     chains: dict[Run, dict[str, Stage]] = field(default_factory=dict)
     """What writes the text of each arm with synthetic text (`ChainPlanner.chain`)."""
     pretrain: dict[Run, Stage] = field(default_factory=dict)
@@ -49,12 +52,6 @@ class Plan:
     def arms(self) -> list[str]:
         """The arms in the order they are shown in."""
         return list(dict.fromkeys(arm for arm, _ in self.pretrain))
-
-    @property
-    def bootstrap(self) -> dict[str, Stage]:
-        """embed, neighbours, pairs, base, tune, synthesize of the first seed, if the run has the
-        sbp arm."""
-        return self.chains.get(("sbp", self.recipe.experiment.seeds[0]), {})
 
     def add(self, stage: Stage) -> Stage:
         """Put a stage at the end unless an equal one is there; returns the one that is there."""
@@ -146,6 +143,7 @@ def _plan_chains(plan: Plan, numerics: Numerics) -> None:
                 seed=recipe.seed + seed - seeds[0],  # the first is that of the recipe
                 label=f"{label}, seed {seed}" if place else label,
             )
+    plan.bootstrap = plan.chains.get(("sbp", seeds[0]), {})
 
 
 def _pretrain(plan: Plan, arm: str, seed: int, numerics: Numerics) -> PretrainStage:

@@ -54,6 +54,7 @@ def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
         run: read_scores(artifacts[stage.id].file("scores.parquet"))
         for run, stage in plan.evaluate.items()
     }
+    resampling = {"seed": recipe.seed, "num_resamples": recipe.evaluate.bootstrap_resamples}
     of_arm = {arm: [scores[arm, seed] for seed in seeds] for arm in plan.arms}
     result: dict[str, Any] = {
         "schema": 1,
@@ -85,8 +86,7 @@ def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
         },
         **findings(
             of_arm,
-            seed=recipe.seed,
-            num_resamples=recipe.evaluate.bootstrap_resamples,
+            **resampling,
             multiples=_multiples(plan, artifacts),
             text_per_seed=recipe.experiment.bootstrap_per_seed,
         ),

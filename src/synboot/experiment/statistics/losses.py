@@ -161,9 +161,10 @@ class Losses:
 
         both: the variances over documents and over seeds, less what both have of their common one,
         add up. The quantile lies between those of Student's t for documents and for seeds, at the
-        seeds' share of the variance (after Cochran 1964) to the power of 2 - 2 / seeds. That power
-        was chosen by simulation: at three seeds the plain share is too wide, and Welch and
-        Satterthwaite's degrees of freedom are too narrow.
+        seeds' share of the variance (after Cochran 1964) to the power of 2 - 1.5 / seeds, which was
+        chosen by simulation: at three seeds the plain share is too wide, and Welch and
+        Satterthwaite's degrees of freedom are too narrow. The ends are those over documents, moved
+        outward.
         """
         if over != "seeds" and self.num_documents < MIN_DOCUMENTS:
             return Refused(
@@ -178,16 +179,29 @@ class Losses:
             return Refused("one training seed says nothing of others")
         value, by_seed = self.value(weights), self.by_seed(weights)
         of_seeds = float(np.var(by_seed, ddof=1)) / seeds
-        quantile = _t(seeds - 1)
-        variance = of_seeds
-        if over == "both":
-            of_documents, common = self._variances(weights)
-            share = of_seeds / (of_seeds + of_documents) if of_seeds > 0 else 0.0
-            variance = max(of_seeds + of_documents - common, of_seeds, of_documents)
-            narrow = self._t_of_documents()
-            quantile = narrow + (quantile - narrow) * share ** (2 - 2 / seeds)
-        margin = quantile * math.sqrt(variance)
-        return Interval(value - margin, value + margin)
+        if over == "seeds":
+            margin = _t(seeds - 1) * math.sqrt(of_seeds)
+            return Interval(value - margin, value + margin)
+        return self._stretched(value, self._percentiles(weights), *self._margins(weights, of_seeds))
+
+    def _margins(self, weights: Weights, of_seeds: float) -> tuple[float, float]:
+        """Half the width over documents, and over both; the latter is never less."""
+        of_documents, common = self._variances(weights)
+        share = of_seeds / (of_seeds + of_documents) if of_seeds > 0 else 0.0
+        variance = max(of_seeds + of_documents - common, of_seeds, of_documents)
+        seeds, narrow = self.num_seeds(*weights) or 1, self._t_of_documents()
+        quantile = narrow + (_t(seeds - 1) - narrow) * share ** (2 - 1.5 / seeds)
+        return narrow * math.sqrt(of_documents), max(quantile, narrow) * math.sqrt(variance)
+
+    @staticmethod
+    def _stretched(value: float, documents: Interval, margin: float, wider: float) -> Interval:
+        """The interval over documents, to either side as much wider as `wider` is than `margin`,
+        in squares: what is skewed stays so."""
+        more = wider**2 - margin**2
+        return Interval(
+            value - math.sqrt(max(value - documents.low, 0.0) ** 2 + more),
+            value + math.sqrt(max(documents.high - value, 0.0) ** 2 + more),
+        )
 
     def _t_of_documents(self) -> float:
         return _t(max(self.effective_documents - 1, 1))
