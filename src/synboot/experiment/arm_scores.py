@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from synboot.core.errors import BadInput
-from synboot.experiment.findings import ARM_SCORES, findings, metrics
+from synboot.experiment.findings import ARM_SCORES, doubts, findings, metrics
 from synboot.experiment.report import ReportData
 from synboot.experiment.statistics.scores import mean_scores
 
@@ -49,7 +49,7 @@ def compare_scores(
         },
         **found,
         "ledger": [],
-        "caveats": _caveats(scores, facts),
+        "caveats": _caveats(scores, facts) + doubts(found),
     }
     return ReportData(result=result, curves=[], pairs={}, synthetic={})
 

@@ -7,6 +7,7 @@ are the ends of its interval over documents.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from synboot.experiment.arms import REFERENCE, SAME_COST
@@ -19,6 +20,7 @@ ARM_SCORES = Mapping[str, Sequence[Scores]]
 """Scores of each arm, one for each training seed, in the order of seeds."""
 
 METRICS: tuple[Metric, ...] = ("bits_per_byte", "nats_per_token")
+_FEW_DOCUMENTS = 30
 _ORACLE = "oracle"
 _METHOD = "sbp"
 _COVERS = {
@@ -85,6 +87,27 @@ def findings(
         },
         "data_efficiency": _efficiency(losses, measured, multiples),
     }
+
+
+def doubts(found: Mapping[str, Any]) -> list[str]:
+    """What a reader of the findings must know before believing an interval."""
+    statistics, lines = found["statistics"], []
+    if (effective := statistics["effective_documents"]) < _FEW_DOCUMENTS:
+        lines.append(
+            f"The {statistics['documents']} scored documents weigh as {effective:.0f} equally long "
+            "ones: a few hold most of the text, intervals over documents hang on these and may be "
+            "too narrow."
+        )
+    if (statistics["seeds"] or 0) > 1:
+        lines.append(f"Intervals over seeds cover {statistics['covers']['seeds']}.")
+    runs = (found["data_efficiency"] or {}).get("runs") or []
+    losses = [run[found["data_efficiency"]["metric"]] for run in runs]
+    if any(before < after for before, after in pairwise(losses)):
+        lines.append(
+            "Repetition did worse with more text somewhere between its runs; for data efficiency "
+            "such runs count as one level (their mean)."
+        )
+    return lines
 
 
 def _gains(of_metric: Mapping[Metric, Losses], reference: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from synboot.core.storage import read_json
 from synboot.data.ngrams import all_windows, count_found, with_windows
 from synboot.experiment.arms import PAID_STAGES, REFERENCE, SAME_COST
-from synboot.experiment.findings import findings, metrics
+from synboot.experiment.findings import doubts, findings, metrics
 from synboot.experiment.plan import Plan
 from synboot.experiment.report import ReportData
 from synboot.experiment.stages.corpus import (
@@ -110,7 +110,7 @@ def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
         for arm in plan.arms
         if arm != "sbp" and (arm, seeds[0]) in plan.chains
     }
-    result["caveats"] = _caveats(result) + _unequal_numerics(plan, artifacts)
+    result["caveats"] = _caveats(result) + doubts(result) + _unequal_numerics(plan, artifacts)
     return result
 
 

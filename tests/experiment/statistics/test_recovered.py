@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,20 +66,29 @@ def test_the_share_is_the_same_in_both_metrics_and_inside_its_interval() -> None
     assert isinstance(bits.seeds, Refused)
 
 
-def test_over_documents_it_is_the_interval_of_the_resampled_ratio() -> None:
+def test_over_documents_it_is_fiellers_interval_of_the_resamples() -> None:
+    """The roots of (a - r b)^2 = t^2 var(a - r b), with the covariance of the resamples."""
     draw = rng(4, "ratio")
     arms = [[scores(100 + draw.normal(-gain, 3, 150))] for gain in (0.0, 1.0, 4.0)]
     table = losses(arms)
     found = recovered(table, "sbp")
-    table.interval({"sbp": 1.0}, "documents")
     assert table._resampled is not None
     repetition, sbp, oracle = (table._resampled[arm] for arm in ("repetition", "sbp", "oracle"))
-    ratio = np.sort((repetition - sbp) / (repetition - oracle))
-    t = stats.t.ppf(0.975, 149) * math.sqrt(150 / 149)
-    cut = int(10_000 * stats.norm.cdf(-t))
+    covariance = np.cov(repetition - sbp, repetition - oracle, ddof=0) * 150 / 149
+    a, b = (table.value({"repetition": 1.0, arm: -1.0}) for arm in ("sbp", "oracle"))
     assert isinstance(found.documents, Interval)
-    assert found.documents.low == pytest.approx(ratio[cut], abs=1e-9)
-    assert found.documents.high == pytest.approx(ratio[-1 - cut], abs=1e-9)
+    assert [found.documents.low, found.documents.high] == pytest.approx(
+        fieller(a, b, covariance * stats.t.ppf(0.975, 149) ** 2)
+    )
+    # Which is close to that of the resampled ratio.
+    ratio = np.quantile((repetition - sbp) / (repetition - oracle), [0.025, 0.975])
+    assert [found.documents.low, found.documents.high] == pytest.approx(list(ratio), abs=0.02)
+
+
+def fieller(a: float, b: float, covariance: Any) -> list[float]:
+    """The ends of the ratio a / b, for a covariance times the squared quantile."""
+    (aa, ab), (_, bb) = covariance
+    return sorted(np.roots([b**2 - bb, -2 * (a * b - ab), a**2 - aa]).tolist())
 
 
 def test_over_seeds_it_is_fiellers_interval() -> None:
@@ -92,15 +102,10 @@ def test_over_seeds_it_is_fiellers_interval() -> None:
             arm.append(scores(np.full(20, base - gain)))
     found = recovered(losses(arms, "nats_per_token"), "sbp")
     covariance = np.cov(part, whole) / 4 * stats.t.ppf(0.975, 3) ** 2
-    roots = np.roots(
-        [
-            whole.mean() ** 2 - covariance[1, 1],
-            -2 * (part.mean() * whole.mean() - covariance[0, 1]),
-            part.mean() ** 2 - covariance[0, 0],
-        ]
-    )
     assert isinstance(found.seeds, Interval)
-    assert [found.seeds.low, found.seeds.high] == pytest.approx(sorted(roots))
+    assert [found.seeds.low, found.seeds.high] == pytest.approx(
+        fieller(part.mean(), whole.mean(), covariance)
+    )
     assert found.value == pytest.approx(part.mean() / whole.mean())
 
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 from synboot.experiment.statistics.inversion import falling_set
 from synboot.experiment.statistics.losses import Interval, Losses, Over, Refused, Weights
 
-_PLACES = 24  # between two runs, at which the set is looked for before its ends are found
+_PLACES = 12  # between two runs, at which the set is looked for before its ends are found
 
 
 @dataclass(frozen=True)

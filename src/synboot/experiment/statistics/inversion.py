@@ -14,7 +14,7 @@ from synboot.experiment.statistics.losses import Interval
 
 IntervalAt = Callable[[float], Interval]
 """The interval of the sum at a value."""
-_HALVINGS = 60
+_HALVINGS = 40
 _DOUBLINGS = 60
 
 
