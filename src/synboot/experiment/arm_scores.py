@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from synboot.core.errors import BadInput
+from synboot.experiment.findings import ARM_SCORES, doubts, findings, metrics
 from synboot.experiment.report import ReportData
-from synboot.experiment.result import comparisons, metrics, recovered_shares
-from synboot.experiment.statistics import Scores, mean_scores
-
-ARM_SCORES = Mapping[str, Sequence[Scores]]
+from synboot.experiment.statistics.scores import mean_scores
 
 
 def compare_scores(
@@ -28,9 +26,7 @@ def compare_scores(
     """
     try:
         mean = {arm: mean_scores(of_seeds) for arm, of_seeds in scores.items()}
-        resampling = {"seed": seed, "num_resamples": num_resamples}
-        compared = comparisons(mean, **resampling)
-        shares = recovered_shares(mean, **resampling)
+        found = findings(scores, seed=seed, num_resamples=num_resamples)
     except ValueError as error:
         raise BadInput(
             f"the scores cannot be compared: {error} (arms are compared on the same documents "
@@ -51,10 +47,9 @@ def compare_scores(
             }
             for arm, of_seeds in scores.items()
         },
-        "comparisons": compared,
-        "recovered": shares,
+        **found,
         "ledger": [],
-        "caveats": _caveats(scores, facts),
+        "caveats": _caveats(scores, facts) + doubts(found),
     }
     return ReportData(result=result, curves=[], pairs={}, synthetic={})
 
@@ -64,7 +59,15 @@ def _caveats(scores: ARM_SCORES, facts: Mapping[str, Mapping[str, Any]]) -> list
         "These models were trained and scored one by one: that their settings match but for the "
         "arm is yours to see to; no ledger of their whole cost is kept."
     ]
-    if max(map(len, scores.values())) == 1:
+    seeds = {len(own) for own in scores.values()}
+    if len(seeds) > 1:
+        caveats.append(
+            "The arms have different numbers of training seeds: intervals cover the choice of test "
+            "documents alone."
+        )
+    elif seeds != {1}:
+        caveats.append("Training seeds are paired between arms in the order they were given in.")
+    else:
         caveats.append(
             "1 training seed: intervals cover the choice of test documents, not of seeds."
         )

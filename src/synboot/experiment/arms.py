@@ -1,30 +1,70 @@
-"""Arms: ways to spend the same budget of training tokens."""
+"""Arms: ways to spend a budget of training tokens, each named by the text it trains on.
+
+| arm | real text | synthetic text |
+|---|---|---|
+| repetition | the unique budget, repeated | |
+| sbp | the unique budget, repeated | of the synthesizer, each document once |
+| self_distillation | the unique budget, repeated | the base model's own, without any prompt, once |
+| random_pairs | the unique budget, repeated | of a synthesizer tuned on random pairs, once |
+| oracle | `budget.oracle_multiple` times the unique budget | |
+| repetition_Mx | M times the unique budget | |
+| repetition_same_cost | the unique budget, repeated for longer | |
+
+All but the last train on the same number of tokens. The last gets on top what SBP's embedding,
+neighbours, tuning and synthesis took, in FLOPs, as training tokens of its own.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from synboot.experiment.recipe import ArmName, BudgetConfig
+from synboot.experiment.recipe import BudgetConfig, ExperimentConfig
+
+REFERENCE = "repetition"
+SAME_COST = "repetition_same_cost"
+WITH_SYNTHETIC = ("sbp", "self_distillation", "random_pairs")
+PAID_STAGES = ("embed", "neighbours", "tune", "synthesize")
+"""What SBP pays beside its base model, which is the repetition arm, and the text's comparisons,
+which are no matrix products."""
 
 
-def arm_sources(arm: ArmName, budget: BudgetConfig) -> list[dict[str, Any]]:
-    """What an arm trains on, in tokens that sum to the training budget exactly.
+def arm_names(experiment: ExperimentConfig) -> list[str]:
+    """The arms of a recipe, those of settings after those that are named."""
+    multiples = [arm_of_multiple(multiple) for multiple in experiment.repetition_multiples]
+    return [*experiment.arms, *multiples, *([SAME_COST] if experiment.cost_inclusive else [])]
 
-    repetition: the unique budget, repeated. sbp: the synthetic corpus once, and the unique budget
-    repeated for the rest (paper, joint training). oracle: more unique text, repeated if need be.
-    """
+
+def arm_of_multiple(multiple: float) -> str:
+    """The arm that repeats `multiple` times the unique budget."""
+    return f"repetition_{multiple:g}x"
+
+
+def arm_sources(
+    arm: str, budget: BudgetConfig, experiment: ExperimentConfig | None = None
+) -> list[dict[str, Any]]:
+    """What an arm trains on, in tokens that sum to the training budget exactly; beside them
+    `and_flops_of`, the stages whose FLOPs are trained on top. Raises ValueError for other arms."""
     total = budget.training_tokens
-    if arm == "repetition":
-        sources: list[dict[str, Any]] = [{"documents": "unique", "tokens": total}]
+    multiples = experiment.repetition_multiples if experiment else ()
+    more = {arm_of_multiple(multiple): multiple for multiple in multiples}
+    sources: list[dict[str, Any]]
+    if arm == REFERENCE:
+        sources = [{"documents": "unique", "tokens": total}]
+    elif arm == SAME_COST:
+        sources = [{"documents": "unique", "tokens": total, "and_flops_of": [*PAID_STAGES]}]
     elif arm == "oracle":
         multiple = budget.oracle_multiple
         sources = [{"documents": "oracle", "multiple": multiple, "tokens": total}]
-    else:
+    elif arm in more:
+        sources = [{"documents": "oracle", "multiple": more[arm], "tokens": total}]
+    elif arm in WITH_SYNTHETIC:
         synthetic = budget.synthetic_tokens
         sources = [
             {"documents": "unique", "tokens": total - synthetic},
             {"documents": "synthetic", "tokens": synthetic},
         ]
+    else:
+        raise ValueError(f"no arm is called {arm}")
     if sum(source["tokens"] for source in sources) != total:
         raise AssertionError(f"the sources of {arm} do not sum to {total}")
     return sources

@@ -20,6 +20,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from synboot.experiment.phrases import arm_label, governing
+
 WIDE, MEDIUM, NARROW = 720, 520, 360  # CSS pixels a figure is drawn for
 
 # Blue, orange and grey stay apart for every common kind of colour blindness; no two roles share a
@@ -36,11 +38,6 @@ PALETTE = {
     "paper": "#fefefe",
 }
 ARM_ROLES = ("repetition", "sbp", "oracle", "self-distillation", "random-pairs", "other")
-_LABELS = {
-    "sbp": "SBP",
-    "self_distillation": "self-distillation",
-    "random_pairs": "random pairs",
-}
 _FONTS = "system-ui, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
 _STYLE = {
     "svg.fonttype": "none",
@@ -60,14 +57,9 @@ _STYLE = {
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def arm_label(arm: str) -> str:
-    """The arm's name as people read it."""
-    return _LABELS.get(arm, arm.replace("_", " "))
-
-
 def arm_role(arm: str) -> str:
-    """The arm's name in `PALETTE`, and of its CSS variable."""
-    role = arm.replace("_", "-")
+    """The arm's name in `PALETTE`, and of its CSS variable; repetition of any text is one role."""
+    role = "repetition" if arm.startswith("repetition_") else arm.replace("_", "-")
     return role if role in ARM_ROLES else "other"
 
 
@@ -95,8 +87,9 @@ def inline(svg: str) -> str:
 def comparison_figure(result: Mapping[str, Any], width: int = WIDE) -> str:
     """Bits per byte of the arms of a `result.json`, one row per arm, fewer to the right.
 
-    A bar through a dot is the 95% interval of the arm's gain over repetition; the scale on top
-    goes from repetition (0%) to the oracle (100%) and is left out where the result refuses it.
+    A bar through a dot is the 95% interval of the arm's gain over repetition, over documents; a
+    thin line that over documents and seeds. The scale on top goes from repetition (0%) to the
+    oracle (100%) and is left out where the result refuses it.
     Raises ValueError if no arm has test bits per byte.
     """
     values = {
@@ -118,19 +111,24 @@ def comparison_figure(result: Mapping[str, Any], width: int = WIDE) -> str:
             seeds = result["arms"][arm].get("seeds") or {}
             single = _numbers((s.get("test") or {}).get("bits_per_byte") for s in seeds.values())
             single = single if len(single) > 1 else []
-            ends = _gain_ends(result, arm, reference)
-            spread += [value, *single, *ends]
+            gain = ((result.get("comparisons") or {}).get(arm) or {}).get("bits_per_byte") or {}
+            ends = _ends_of_gain(gain, reference)
+            both = _ends_of_gain(governing(gain), reference)
+            spread += [value, *single, *ends, *both]
             if arm == "repetition" or (arm == "oracle" and scaled):
                 axes.axvline(value, color=PALETTE["rule"], linewidth=1, dashes=(2, 3), zorder=0)
+            axes.plot(both, [row] * len(both), color=colour, linewidth=1.5)
             axes.plot(ends, [row] * len(ends), color=colour, linewidth=5, alpha=0.45)
             axes.plot(single, [row] * len(single), "|", color=colour, markersize=11)
             axes.plot([value], [row], "o", color=colour, markersize=10)
             edge = axes.get_yaxis_transform()
-            _write(axes, (1, row), f"{value:.4f}", (6, 0), color=colour, va="center", xycoords=edge)
+            write_label(
+                axes, (1, row), f"{value:.4f}", (6, 0), color=colour, va="center", xycoords=edge
+            )
         margin = 0.06 * (max(spread) - min(spread)) or 0.01 * abs(spread[0]) or 0.01
         axes.set_xlim(max(spread) + margin, min(spread) - margin)
         axes.set_ylim(len(values) - 0.5, -0.5)
-        axes.set_yticks(range(len(values)), [_figure_name(arm) for arm in values])
+        axes.set_yticks(range(len(values)), [short_name(arm) for arm in values])
         for tick, arm in zip(axes.get_yticklabels(), values, strict=True):
             tick.set_color(PALETTE[arm_role(arm)])
         axes.tick_params(axis="y", length=0)
@@ -141,17 +139,15 @@ def comparison_figure(result: Mapping[str, Any], width: int = WIDE) -> str:
         if scaled:
             _draw_share_scale(axes, values["repetition"], values["oracle"])
 
-    described = ", ".join(f"{_figure_name(arm)} {value:.4f}" for arm, value in values.items())
+    described = ", ".join(f"{short_name(arm)} {value:.4f}" for arm, value in values.items())
     height = 56 + 42 * len(values) + (44 if scaled else 0)
-    return _svg(
+    return draw_svg(
         "comparison", f"Bits per byte on {split} documents: {described}", width, height, draw
     )
 
 
-def _gain_ends(result: Mapping[str, Any], arm: str, reference: float | None) -> list[float]:
-    """The ends of the interval of the arm's gain, as bits per byte; none where there is none."""
-    comparison = (result.get("comparisons") or {}).get(arm) or {}
-    gain = comparison.get("bits_per_byte") or {}
+def _ends_of_gain(gain: Mapping[str, Any], reference: float | None) -> list[float]:
+    """The ends of the interval of an arm's gain, as bits per byte; none where there is none."""
     ends = _numbers([gain.get("low"), gain.get("high")])
     return [reference - end for end in ends] if reference is not None and len(ends) == 2 else []
 
@@ -204,15 +200,15 @@ def curves_figure(curves: Sequence[Mapping[str, Any]], width: int = WIDE) -> str
         centres = {arm: sum(own) / len(own) for arm, own in ends.items()}
         for arm, place in _spread(centres, row, low, high).items():
             style = {"color": PALETTE[arm_role(arm)], "va": "center"}
-            _write(axes, (last, place), _figure_name(arm), (8, 0), **style)
+            write_label(axes, (last, place), short_name(arm), (8, 0), **style)
         axes.xaxis.set_major_locator(MaxNLocator(3 if width <= NARROW else 5))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
         axes.set_xlabel("trained tokens")
         axes.set_ylabel("validation loss, nats per token")
         axes.grid(axis="y", color=PALETTE["rule"], alpha=0.25, linewidth=0.8)
 
-    described = ", ".join(f"{_figure_name(arm)} ends at {y[-1]:.4f}" for arm, _, y in lines)
-    return _svg("curves", f"Validation loss: {described}", width, height, draw)
+    described = ", ".join(f"{short_name(arm)} ends at {y[-1]:.4f}" for arm, _, y in lines)
+    return draw_svg("curves", f"Validation loss: {described}", width, height, draw)
 
 
 def _spread(places: Mapping[str, float], gap: float, low: float, high: float) -> dict[str, float]:
@@ -264,15 +260,15 @@ def flops_figure(
                     alpha=alphas[entry["stage"]], edgecolor=PALETTE["paper"], linewidth=1,
                 )  # fmt: skip
                 left += entry["flops"]
-            _write(axes, (left, row), scientific(total), (6, 0), va="center")
+            write_label(axes, (left, row), scientific(total), (6, 0), va="center")
         axes.set_xlim(0, longest * (1.5 if width <= NARROW else 1.2))
         axes.set_ylim(len(totals) - 0.5, -0.5)
-        axes.set_yticks(range(len(totals)), [_figure_name(arm) for arm in totals])
+        axes.set_yticks(range(len(totals)), [short_name(arm) for arm in totals])
         axes.tick_params(axis="y", length=0)
         axes.tick_params(axis="x", length=0, labelbottom=False)
         axes.spines["bottom"].set_visible(False)
         swatches = [
-            axes.barh(0, 0, color=PALETTE["ink"], alpha=alphas[s], label=_figure_name(s))
+            axes.barh(0, 0, color=PALETTE["ink"], alpha=alphas[s], label=short_name(s))
             for s in stages
         ]
         axes.legend(
@@ -280,8 +276,8 @@ def flops_figure(
             ncols=3 if width <= NARROW else 6, handlelength=1, columnspacing=1.2,
         )  # fmt: skip
 
-    described = ", ".join(f"{_figure_name(arm)} {scientific(t)}" for arm, t in totals.items())
-    return _svg("flops", f"FLOPs: {described}", width, 56 + 44 * len(totals), draw)
+    described = ", ".join(f"{short_name(arm)} {scientific(t)}" for arm, t in totals.items())
+    return draw_svg("flops", f"FLOPs: {described}", width, 56 + 44 * len(totals), draw)
 
 
 def similarity_figure(
@@ -312,7 +308,7 @@ def similarity_figure(
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
 
     label = f"Similarity of {sum(every):,} candidate pairs, {sum(kept):,} kept"
-    return _svg("similarity", label, width, 250, draw)
+    return draw_svg("similarity", label, width, 250, draw)
 
 
 def degree_figure(degree: Mapping[str, int], width: int = MEDIUM) -> str | None:
@@ -331,10 +327,10 @@ def degree_figure(degree: Mapping[str, int], width: int = MEDIUM) -> str | None:
         axes.set_ylabel("documents")
 
     label = f"Kept pairs per document, {counts.get(0, 0):,} documents with none"
-    return _svg("degree", label, width, 250, draw)
+    return draw_svg("degree", label, width, 250, draw)
 
 
-def _figure_name(name: str) -> str:
+def short_name(name: str) -> str:
     """The name of an arm or a stage, short enough for a figure, without what cannot be drawn."""
     label = arm_label(name)
     drawable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in label)
@@ -357,13 +353,13 @@ def _short(value: float) -> str:
     return f"{value:g}"
 
 
-def _write(
+def write_label(
     axes: Axes, place: tuple[float, float], text: str, shift: tuple[float, float], **style: Any
 ) -> None:
     axes.annotate(text, place, shift, textcoords="offset points", annotation_clip=False, **style)
 
 
-def _svg(name: str, label: str, width: int, height: int, draw: Callable[[Axes], None]) -> str:
+def draw_svg(name: str, label: str, width: int, height: int, draw: Callable[[Axes], None]) -> str:
     """What `draw` draws, `width` x `height` CSS pixels; ids are unique to `name` and `width`."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()

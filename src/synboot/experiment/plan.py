@@ -9,23 +9,26 @@ from pathlib import Path
 
 from synboot.core.errors import BadInput
 from synboot.data.files import Paths, corpus_bytes_digest, spool_stream
-from synboot.experiment.arms import arm_sources
+from synboot.experiment.arms import (
+    PAID_STAGES,
+    REFERENCE,
+    SAME_COST,
+    WITH_SYNTHETIC,
+    arm_names,
+    arm_sources,
+)
+from synboot.experiment.chains import ChainPlanner
 from synboot.experiment.numerics import Numerics, numerics_of
-from synboot.experiment.recipe import STANDARD_INPUT, ArmName, Recipe
+from synboot.experiment.recipe import STANDARD_INPUT, Recipe
 from synboot.experiment.stages.corpus import CorpusStage, TokenizerStage, TokensStage
 from synboot.experiment.stages.evaluation import EvaluateStage
-from synboot.experiment.stages.pairing import EmbedStage, NeighboursStage, PairsStage
-from synboot.experiment.stages.synthesis import SynthesizeStage
-from synboot.experiment.stages.training import PretrainStage, TuneStage, loop_identity
+from synboot.experiment.stages.training import COST_OF, PretrainStage, loop_identity
 from synboot.model.architecture import shape_of
 from synboot.model.flops import cost_of_shape, training_flops
-from synboot.pairs.encoders.encoder import encoder_settings
-from synboot.pairs.filters import PairFilterConfig
 from synboot.pipeline.stage import Stage
-from synboot.synth.engine import SamplingConfig
 from synboot.worlds.pydocs import fingerprint, write_pydocs
 
-Run = tuple[ArmName, int]
+Run = tuple[str, int]
 """An arm and its training seed."""
 
 
@@ -38,9 +41,17 @@ class Plan:
     corpus: dict[str, Stage] = field(default_factory=dict)
     """corpus, tokenizer, tokens."""
     bootstrap: dict[str, Stage] = field(default_factory=dict)
-    """embed, neighbours, pairs, base, tune, synthesize, if the run has the sbp arm."""
+    """embed, neighbours, pairs, base, tune, synthesize of the first seed, if the run has the sbp
+    arm."""
+    chains: dict[Run, dict[str, Stage]] = field(default_factory=dict)
+    """What writes the text of each arm with synthetic text (`ChainPlanner.chain`)."""
     pretrain: dict[Run, Stage] = field(default_factory=dict)
     evaluate: dict[Run, Stage] = field(default_factory=dict)
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms in the order they are shown in."""
+        return list(dict.fromkeys(arm for arm, _ in self.pretrain))
 
     def add(self, stage: Stage) -> Stage:
         """Put a stage at the end unless an equal one is there; returns the one that is there."""
@@ -82,9 +93,8 @@ def make_plan(recipe: Recipe, runs: Path, content: str | None = None) -> Plan:
     paths = corpus_file(recipe, runs) if content is None else ()
     _plan_corpus(plan, paths, content or corpus_bytes_digest(paths), numerics)
     seeds = recipe.experiment.seeds
-    if "sbp" in recipe.experiment.arms:
-        _plan_bootstrap(plan, numerics)
-    for arm in recipe.experiment.arms:
+    _plan_chains(plan, numerics)
+    for arm in arm_names(recipe.experiment):
         for seed in seeds:
             run = (arm, seed)
             plan.pretrain[run] = plan.add(_pretrain(plan, arm, seed, numerics))
@@ -115,91 +125,40 @@ def _plan_corpus(plan: Plan, paths: Paths, content: str, numerics: Numerics) -> 
     plan.corpus = {**inputs, "tokens": tokens}
 
 
-def _plan_bootstrap(plan: Plan, numerics: Numerics) -> None:
-    recipe, seed = plan.recipe, plan.recipe.seed
-    pairs = recipe.pairs
-    unique = {name: plan.corpus[name] for name in ("corpus", "tokenizer")}
-    base: Stage = _pretrain(plan, "repetition", recipe.experiment.seeds[0], numerics)
-    embed_inputs, embed_config = dict(unique), encoder_settings(pairs)
-    if pairs.encoder == "lm":
-        base = plan.add(base)
-        embed_inputs["base"] = base
-        embed_config["initial_checkpoint"] = recipe.tune.initial_checkpoint
-    embed = plan.add(
-        EmbedStage(
-            embed_config,
-            embed_inputs,
-            seed=seed,
-            numerics=numerics.parts if pairs.encoder == "lsa" else numerics.embedding,
-            settings=pairs,
-            base_checkpoint=recipe.tune.initial_checkpoint,
-        )
-    )
-    neighbours = plan.add(
-        NeighboursStage(
-            pairs.neighbour_settings(),
-            {"embed": embed},
-            seed=seed,
-            numerics=numerics.parts,
-            device=numerics.embedding["device"],
-        )
-    )
-    filters = pairs.model_dump(mode="json", include=set(PairFilterConfig.model_fields))
-    judged = plan.add(PairsStage(filters, {**unique, "neighbours": neighbours}, seed=seed))
-    base = plan.add(base)
-    model = recipe.model.model_dump(mode="json")
-    settings = recipe.tune.model_dump(mode="json")
-    tune = plan.add(
-        TuneStage(
-            {
-                "model": model,
-                "loop": loop_identity(settings),
-                "passes": settings["passes"],
-                "validation_fraction": settings["validation_fraction"],
-                "initial_checkpoint": settings["initial_checkpoint"],
-            },
-            {**plan.corpus, "pairs": judged, "base": base},
-            seed=seed,
-            numerics=numerics.training,
-            checkpoint_seconds=recipe.runtime.checkpoint_seconds,
-        )
-    )
-    sampling = recipe.synthesize.model_dump(mode="json", include=set(SamplingConfig.model_fields))
-    synthesize = plan.add(
-        SynthesizeStage(
-            {
-                "model": model,
-                "sampling": sampling,
-                "draws_per_prompt": recipe.synthesize.draws_per_prompt,
-                "filters": recipe.synthesize.filters.model_dump(mode="json"),
-                "need_tokens": recipe.budget.synthetic_tokens,
-            },
-            {**plan.corpus, "tune": tune},
-            seed=seed,
-            numerics=numerics.draws,
-            max_draws_per_seed=recipe.synthesize.max_draws_per_seed,
-        )
-    )
-    plan.bootstrap = {
-        "embed": embed,
-        "neighbours": neighbours,
-        "pairs": judged,
-        "base": base,
-        "tune": tune,
-        "synthesize": synthesize,
-    }
+def _plan_chains(plan: Plan, numerics: Numerics) -> None:
+    """What writes synthetic text: once, with the first seed, or for every seed."""
+    recipe, seeds = plan.recipe, plan.recipe.experiment.seeds
+    planner = ChainPlanner(plan.add, recipe, plan.corpus, numerics)
+    for arm in recipe.experiment.arms:
+        if arm not in WITH_SYNTHETIC:
+            continue
+        label = "" if arm == "sbp" else f" {arm}"
+        for place, seed in enumerate(seeds):
+            if place and not recipe.experiment.bootstrap_per_seed:
+                plan.chains[arm, seed] = plan.chains[arm, seeds[0]]
+                continue
+            plan.chains[arm, seed] = planner.chain(
+                arm,
+                _pretrain(plan, REFERENCE, seed, numerics),
+                seed=recipe.seed + seed - seeds[0],  # the first is that of the recipe
+                label=f"{label}, seed {seed}" if place else label,
+            )
+    plan.bootstrap = plan.chains.get(("sbp", seeds[0]), {})
 
 
-def _pretrain(plan: Plan, arm: ArmName, seed: int, numerics: Numerics) -> PretrainStage:
+def _pretrain(plan: Plan, arm: str, seed: int, numerics: Numerics) -> PretrainStage:
     recipe = plan.recipe
     inputs = {name: plan.corpus[name] for name in ("tokenizer", "tokens")}
-    if arm == "sbp":
-        inputs["synthesize"] = plan.bootstrap["synthesize"]
+    if arm in WITH_SYNTHETIC:
+        inputs["synthesize"] = plan.chains[arm, seed]["synthesize"]
+    if arm == SAME_COST:
+        paid = plan.chains["sbp", seed]
+        inputs |= {f"{COST_OF}{name}": paid[name] for name in PAID_STAGES}
     return PretrainStage(
         {
             "model": recipe.model.model_dump(mode="json"),
             "loop": loop_identity(recipe.pretrain.model_dump(mode="json")),
-            "sources": arm_sources(arm, recipe.budget),
+            "sources": arm_sources(arm, recipe.budget, recipe.experiment),
         },
         inputs,
         seed=seed,
@@ -229,6 +188,8 @@ def planned_cost(stage: Stage, recipe: Recipe) -> Mapping[str, int | None]:
     earlier results. Training rows are counted at their full length."""
     vocab_size, context = recipe.tokenizer.vocab_size, recipe.model.context
     if stage.name == "pretrain":
+        if any("and_flops_of" in source for source in stage.config["sources"]):
+            return {"tokens": None, "flops": None}
         tokens = sum(source["tokens"] for source in stage.config["sources"])
         rows = {context: -(-tokens // context)}
         return {

@@ -34,7 +34,7 @@ from synboot.train.compiled import CompileName
 from synboot.train.device import DeviceName, Precision
 from synboot.train.loop import LoopConfig
 
-ArmName = Literal["repetition", "sbp", "oracle"]
+ArmName = Literal["repetition", "sbp", "oracle", "self_distillation", "random_pairs"]
 CheckpointRule = Literal["last", "best"]
 IndexName = Literal["exact", "lists"]
 
@@ -202,13 +202,32 @@ class ExperimentConfig(Config):
 
     arms: tuple[ArmName, ...] = ("repetition", "sbp", "oracle")
     seeds: tuple[int, ...] = (0,)
-    """Seeds of weights and data order; the synthetic corpus is shared, the base has the first."""
+    """Seeds of weights and data order. What writes synthetic text (base, tuning, synthesis) has
+    the first of them, and all arms of its kind share the text, unless `bootstrap_per_seed`."""
+    bootstrap_per_seed: bool = False
+    """Write the synthetic text anew for every seed, so that intervals over seeds cover it."""
+    repetition_multiples: tuple[Annotated[float, Field(gt=1)], ...] = ()
+    """Arms that repeat so many times the unique text, for data efficiency: 2, 4, 8."""
+    cost_inclusive: bool = False
+    """An arm that repeats for longer: by the FLOPs that SBP's pairing, tuning and synthesis took.
+    """
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         for name, values in (("arms", self.arms), ("seeds", self.seeds)):
             if not values or len(set(values)) != len(values):
                 raise ValueError(f"{name}: expected at least one and no two alike")
+        if len({f"{multiple:g}" for multiple in self.repetition_multiples}) != len(
+            self.repetition_multiples
+        ):
+            raise ValueError("repetition_multiples: expected no two alike")
+        return self
+
+    @model_validator(mode="after")
+    def _arms_that_settings_need(self) -> Self:
+        for name, arm in (("repetition_multiples", "repetition"), ("cost_inclusive", "sbp")):
+            if getattr(self, name) and arm not in self.arms:
+                raise ValueError(f"{name}: expected {arm} among the arms")
         return self
 
 

@@ -17,7 +17,9 @@ from jinja2 import ChainableUndefined, Environment, FileSystemLoader, Undefined
 from markupsafe import Markup
 
 from synboot.core.storage import atomic_file
-from synboot.experiment import figures
+from synboot.experiment import figures, figures_statistics
+from synboot.experiment.phrases import arm_label, governing, rivals, verdict_of
+from synboot.experiment.report_statistics import statistics_section
 
 SHOWN_CHARACTERS = 900  # of one text
 SHOWN_SAMPLES = 8  # of what was kept
@@ -75,7 +77,7 @@ def render(data: ReportData) -> str:
         "integer": _integer,
         "flops": _flops,
         "percent": _percent,
-        "arm": figures.arm_label,
+        "arm": arm_label,
         "role": figures.arm_role,
         "words": lambda name: str(name).replace("_", " "),
         "unbroken": lambda text: re.sub(r"\[[^]]*\]", _unbroken, text),
@@ -91,6 +93,7 @@ def render(data: ReportData) -> str:
         arms=_arms(result),
         seeds=_seeds(result),
         figures=_figures(data),
+        surely=statistics_section(result, signed=_signed, percent=_percent),
         totals=_ledger_totals(result),
         duplicates=sum(_numbers((result["corpus"].get("exact_duplicates") or {}).values())),
         bad_records=sum(_numbers((result["corpus"].get("bad") or {}).values())),
@@ -107,12 +110,13 @@ def render(data: ReportData) -> str:
 
 
 def headline(result: Mapping[str, Any]) -> str:
-    """The result in one sentence that claims no more than its interval does."""
+    """The result in one sentence that claims no more than its intervals do: with several seeds,
+    the one over documents and seeds too."""
     gain = _at(result, "comparisons", "sbp", "bits_per_byte")
     if not _known(gain.get("gain")):
         return "This run has no scores of both SBP and repetition, so there is no comparison."
     share = _at(result, "recovered", "bits_per_byte")
-    verdict = _verdict(gain)
+    verdict = verdict_of(gain)
     if _known(share.get("value")):
         value = f"{_percent(share['value'])}{_ends(share, _percent)} of the oracle's gain"
         return {
@@ -131,15 +135,9 @@ def headline(result: Mapping[str, Any]) -> str:
     return f"{sentence}. Without an oracle there is no share to state."
 
 
-def _verdict(gain: Mapping[str, Any]) -> str:
-    low, high = gain.get("low"), gain.get("high")
-    if _known(low) and low > 0:
-        return "better"
-    return "worse" if _known(high) and high < 0 else "unclear"
-
-
 def _ends(interval: Mapping[str, Any], write: Any) -> str:
-    low, high = interval.get("low"), interval.get("high")
+    bounds = governing(interval)
+    low, high = bounds.get("low"), bounds.get("high")
     return f" [{write(low)}, {write(high)}]" if _known(low) and _known(high) else ""
 
 
@@ -149,12 +147,19 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
     if _at(result, "comparisons", "sbp", "bits_per_byte"):
         documents = _integer(_at(result, "corpus", "documents").get(result.get("split", "test")))
         seeds = max((len(arm.get("seeds") or {}) for arm in result["arms"].values()), default=0)
+        both = governing(_at(result, "comparisons", "sbp", "bits_per_byte"))
         trained = "one training seed" if seeds == 1 else f"{seeds} training seeds, averaged"
         notes.append(
-            "Brackets are 95% intervals over the choice of the "
-            f"{documents} {figures.scored_split(result)} documents; "
-            f"they do not cover the choice of training seed ({trained})."
+            f"Brackets are 95% intervals over the choice of the {documents} "
+            f"{figures.scored_split(result)} documents "
+            + (
+                f"and of the training seed ({trained})."
+                if "gain" not in both
+                else f"alone; they do not cover the choice of training seed ({trained})."
+            )
         )
+    if standing := rivals(result):
+        notes.append(standing)
     totals = _ledger_totals(result)
     if totals.get("repetition") and totals.get("sbp"):
         ratio = totals["sbp"] / totals["repetition"]
@@ -215,6 +220,8 @@ def _figures(data: ReportData) -> dict[str, dict[str, Markup]]:
         for name, svg in {
             "comparison": figures.comparison_figure(result, wide) if scored else None,
             "curves": figures.curves_figure(data.curves, wide),
+            "gains": figures_statistics.gains_figure(result, wide),
+            "efficiency": figures_statistics.efficiency_figure(result, wide),
             "flops": figures.flops_figure(_method_ledger(result), list(result["arms"]), wide),
             "similarity": figures.similarity_figure(edges, every, kept, medium) if edges else None,
             "degree": figures.degree_figure(pairs.get("degree") or {}, medium),

@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 
 from synboot.core.storage import read_json
 from synboot.data.ngrams import all_windows, count_found, with_windows
+from synboot.experiment.arms import PAID_STAGES, REFERENCE, SAME_COST
+from synboot.experiment.findings import doubts, findings, metrics
 from synboot.experiment.plan import Plan
 from synboot.experiment.report import ReportData
 from synboot.experiment.stages.corpus import (
@@ -17,19 +19,11 @@ from synboot.experiment.stages.corpus import (
     oracle_facts,
 )
 from synboot.experiment.stages.evaluation import read_scores
-from synboot.experiment.statistics import (
-    MIN_DOCUMENTS,
-    Interval,
-    Metric,
-    Scores,
-    mean_scores,
-    paired_bootstrap,
-    recovered,
-)
+from synboot.experiment.stages.training import COST_OF
+from synboot.experiment.statistics.scores import Scores, mean_scores
 from synboot.model.architecture import num_parameters, shape_of
 from synboot.pipeline.stage import Artifact, Stage
 
-METRICS: tuple[Metric, ...] = ("bits_per_byte", "nats_per_token")
 _TOKEN_COUNTS = ("trained_tokens", "sampled_tokens", "tokens", "unique_tokens")
 Artifacts = Mapping[str, Artifact]
 """Finished artifacts by stage id."""
@@ -55,15 +49,13 @@ def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
     counts = {name: artifacts[stage.id].counts for name, stage in plan.corpus.items()}
     vocab_size, unique = counts["tokenizer"]["vocab_size"], counts["tokens"]["unique"]
     everything, rest = num_parameters(shape_of(recipe.model.preset), vocab_size)
+    seeds = recipe.experiment.seeds
     scores = {
         run: read_scores(artifacts[stage.id].file("scores.parquet"))
         for run, stage in plan.evaluate.items()
     }
-    mean: dict[str, Scores] = {
-        arm: mean_scores([s for (name, _), s in scores.items() if name == arm])
-        for arm in recipe.experiment.arms
-    }
     resampling = {"seed": recipe.seed, "num_resamples": recipe.evaluate.bootstrap_resamples}
+    of_arm = {arm: [scores[arm, seed] for seed in seeds] for arm in plan.arms}
     result: dict[str, Any] = {
         "schema": 1,
         "recipe": recipe.name,
@@ -89,11 +81,16 @@ def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
         "checkpoint": recipe.evaluate.checkpoint,
         "split": recipe.evaluate.split,
         "arms": {
-            arm: _arm_facts(plan, artifacts, arm, scores, mean[arm])
-            for arm in recipe.experiment.arms
+            arm: _arm_facts(plan, artifacts, arm, scores, mean_scores(own))
+            for arm, own in of_arm.items()
         },
-        "comparisons": comparisons(mean, **resampling),
-        "recovered": recovered_shares(mean, **resampling),
+        **findings(
+            of_arm,
+            **resampling,
+            multiples=_multiples(plan, artifacts),
+            text_per_seed=recipe.experiment.bootstrap_per_seed,
+        ),
+        "cost_inclusive": _cost_inclusive(plan, artifacts),
         "ledger": _ledger(plan, artifacts),
         "stages": {
             stage.label: stage.id for stage in sorted(plan.stages, key=lambda stage: stage.label)
@@ -107,33 +104,74 @@ def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
             **oracle_facts(tokens, recipe.budget.oracle_multiple),
         }
     if plan.bootstrap:
-        result |= _bootstrap_facts(plan, artifacts)
-    result["caveats"] = _caveats(result) + _unequal_numerics(plan, artifacts)
+        result |= _text_facts(plan, artifacts, plan.bootstrap)
+    result["controls"] = {
+        arm: _text_facts(plan, artifacts, plan.chains[arm, seeds[0]])
+        for arm in plan.arms
+        if arm != "sbp" and (arm, seeds[0]) in plan.chains
+    }
+    result["caveats"] = _caveats(result) + doubts(result) + _unequal_numerics(plan, artifacts)
     return result
 
 
-def _bootstrap_facts(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
-    own = {name: artifacts[stage.id].counts for name, stage in plan.bootstrap.items()}
+def _text_facts(plan: Plan, artifacts: Artifacts, chain: Mapping[str, Stage]) -> dict[str, Any]:
+    """What wrote the text of an arm, and what was written: of the first seed."""
+    own = {name: artifacts[stage.id].counts for name, stage in chain.items()}
     synthesize = _without_flops(own["synthesize"])
     budget = plan.recipe.budget
-    return {
-        "pairs": _without_flops(own["pairs"]),
-        "synthesizer": {
-            "initial_weights": own["tune"]["initial_weights"],
-            "validation_loss_start": own["tune"]["initial_validation_loss"],
-            "validation_loss_best": own["tune"]["best_validation_loss"],
-            "best_step": own["tune"]["best_step"],
-            "steps": own["tune"]["steps"],
-            "training_pairs": own["tune"]["training_pairs"],
-            "validation_pairs": own["tune"]["validation_pairs"],
-            "crossing_pairs": own["tune"]["crossing_pairs"],
-        },
+    facts: dict[str, Any] = {
         "synthetic": {
             **synthesize,
             "share_requested": budget.synthetic_share,
             "share": synthesize["tokens"] / budget.training_tokens,
-            "heldout_overlap": _heldout_overlap(plan, artifacts),
+            "heldout_overlap": _heldout_overlap(plan, artifacts, chain["synthesize"]),
+        }
+    }
+    if "pairs" in own:
+        facts["pairs"] = _without_flops(own["pairs"])
+    if tune := own.get("tune"):
+        facts["synthesizer"] = {
+            "initial_weights": tune["initial_weights"],
+            "validation_loss_start": tune["initial_validation_loss"],
+            "validation_loss_best": tune["best_validation_loss"],
+            "best_step": tune["best_step"],
+            "steps": tune["steps"],
+            "training_pairs": tune["training_pairs"],
+            "validation_pairs": tune["validation_pairs"],
+            "crossing_pairs": tune["crossing_pairs"],
+        }
+    return facts
+
+
+def _multiples(plan: Plan, artifacts: Artifacts) -> dict[str, float]:
+    """The arms that are repetition of more and more unique text, and how many times the unique
+    budget they have."""
+    tokens, unique = artifacts[plan.corpus["tokens"].id], {REFERENCE: 1.0}
+    for run, stage in plan.pretrain.items():
+        multiples = [source.get("multiple") for source in stage.config["sources"]]
+        if None not in multiples:
+            unique[run[0]] = oracle_facts(tokens, multiples[0])["multiple"]
+    return {arm: multiple for arm, multiple in unique.items() if arm in plan.arms}
+
+
+def _cost_inclusive(plan: Plan, artifacts: Artifacts) -> dict[str, Any] | None:
+    """What repetition got for what SBP paid: tokens and FLOPs of the first seed."""
+    stage = next((s for (arm, _), s in plan.pretrain.items() if arm == SAME_COST), None)
+    if stage is None:
+        return None
+    tokens = artifacts[stage.id].counts["trained_tokens"]
+    return {
+        "arm": SAME_COST,
+        "flops_paid": {
+            name: artifacts[stage.inputs[f"{COST_OF}{name}"].id].counts["flops"]
+            for name in PAID_STAGES
         },
+        "extra_tokens": tokens - plan.recipe.budget.training_tokens,
+        "tokens": tokens,
+        "not_counted": [
+            "the base model: it is the repetition arm of the first seed",
+            "comparing texts (pairs, filters) and validation, which are no training FLOPs",
+        ],
     }
 
 
@@ -142,12 +180,12 @@ def _without_flops(counts: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in counts.items() if name != "flops"}
 
 
-def _heldout_overlap(plan: Plan, artifacts: Artifacts) -> dict[str, float | int]:
+def _heldout_overlap(plan: Plan, artifacts: Artifacts, synthesize: Stage) -> dict[str, float | int]:
     """How much of the synthetic text stands in the held-out text: reported, never filtered."""
     corpus = artifacts[plan.corpus["corpus"].id]
     heldout = heldout_documents(corpus, plan.recipe.evaluate.split)
     known = all_windows(heldout.texts(0, len(heldout)))
-    synthetic = pq.ParquetFile(artifacts[plan.bootstrap["synthesize"].id].file("synthetic.parquet"))
+    synthetic = pq.ParquetFile(artifacts[synthesize.id].file("synthetic.parquet"))
     texts = (text for batch in synthetic.iter_batches(columns=["text"])
              for text in batch["text"].to_pylist())  # fmt: skip
     total = found = documents = 0
@@ -186,68 +224,6 @@ def _arm_facts(
     }
 
 
-def metrics(scores: Scores) -> dict[str, float]:
-    """What an arm scores, in every unit."""
-    return {
-        "nats_per_token": scores.nats_per_token(),
-        "perplexity": scores.perplexity(),
-        "bits_per_byte": scores.bits_per_byte(),
-    }
-
-
-def comparisons(
-    mean: Mapping[str, Scores], *, seed: int, num_resamples: int
-) -> dict[str, dict[str, Any]]:
-    """Gain of every arm over repetition, metric by metric."""
-    if "repetition" not in mean:
-        return {}
-    return {
-        arm: {
-            metric: _gain(
-                paired_bootstrap(
-                    mean["repetition"], scores, metric, seed=seed, num_resamples=num_resamples
-                ),
-                len(scores.ids),
-            )
-            for metric in METRICS
-        }
-        for arm, scores in mean.items()
-        if arm != "repetition"
-    }
-
-
-def recovered_shares(
-    mean: Mapping[str, Scores], *, seed: int, num_resamples: int
-) -> dict[str, Any] | None:
-    """SBP's share of the oracle's gain, metric by metric; None without the three arms."""
-    if not {"repetition", "sbp", "oracle"} <= set(mean):
-        return None
-    found: dict[str, Any] = {}
-    for metric in METRICS:
-        share = recovered(
-            mean["repetition"],
-            mean["sbp"],
-            mean["oracle"],
-            metric,
-            seed=seed,
-            num_resamples=num_resamples,
-        )
-        found[metric] = {
-            "value": share.value,
-            "low": share.interval.low if share.interval else None,
-            "high": share.interval.high if share.interval else None,
-            "refused": share.refused,
-        }
-    return found
-
-
-def _gain(interval: Interval, num_documents: int) -> dict[str, float | None]:
-    """A gain; without an interval where the documents are too few to resample."""
-    if num_documents < MIN_DOCUMENTS:
-        return {"gain": interval.estimate, "low": None, "high": None}
-    return {"gain": interval.estimate, "low": interval.low, "high": interval.high}
-
-
 def _ledger(plan: Plan, artifacts: Artifacts) -> list[dict[str, Any]]:
     """Tokens and FLOPs of every stage, and the arms that need it. Stages that only read, sort and
     compare text have no FLOPs."""
@@ -257,8 +233,9 @@ def _ledger(plan: Plan, artifacts: Artifacts) -> list[dict[str, Any]]:
         arms = arms_of.setdefault(stage.id, [])
         if arm not in arms:
             arms.append(arm)
-        for source in stage.inputs.values():
-            need(source, arm)
+        for name, source in stage.inputs.items():
+            if not name.startswith(COST_OF):  # that is paid by another arm
+                need(source, arm)
 
     for (arm, _), stage in plan.evaluate.items():
         need(stage, arm)
@@ -309,10 +286,13 @@ def _unequal_numerics(plan: Plan, artifacts: Artifacts) -> list[str]:
 
 def _caveats(result: Mapping[str, Any]) -> list[str]:
     """What a reader must know before believing a figure of this run."""
-    seeds = {len(arm["seeds"]) for arm in result["arms"].values()}
+    seeds = max(len(arm["seeds"]) for arm in result["arms"].values())
+    one_seed = (
+        "1 training seed: intervals cover the choice of test documents, not of seeds; another seed "
+        "can move every figure."
+    )
     caveats = [
-        f"{max(seeds)} training seed(s): intervals cover the choice of test documents, not of "
-        "seeds; another seed can move every figure.",
+        *([one_seed] if seeds == 1 else []),
         "Arms are matched in training tokens. SBP also pays for its base model, tuning and "
         "synthesis; the ledger has them.",
         f"Models of {result['model']['parameters']:,} parameters and corpora of "

@@ -96,8 +96,12 @@ def run_recipe(
 
 def _check(plan: Plan, stage: Stage, artifact: Artifact) -> None:
     """Refuse what cannot be done as soon as it can be known, before anything is trained."""
-    if stage.name == "tokens" and "oracle" in plan.recipe.experiment.arms:
+    if stage.name != "tokens":
+        return
+    if "oracle" in plan.recipe.experiment.arms:
         check_oracle(artifact, plan.recipe.budget.oracle_multiple)
+    for multiple in plan.recipe.experiment.repetition_multiples:
+        check_oracle(artifact, multiple, "experiment.repetition_multiples")
 
 
 def _where(stage: Stage, paths: RunPaths) -> dict[str, str]:

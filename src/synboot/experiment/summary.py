@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from synboot.experiment.phrases import arm_label, ends, rivals, times, times_ends
+
 
 def stage_table(described: Mapping[str, Any]) -> str:
     """What a run would do, a line for each stage."""
@@ -38,27 +40,62 @@ def comparison_table(result: Mapping[str, Any]) -> str:
             f"{result['training_tokens']:,} training tokens for every arm, "
             f"{result['unique']['tokens']:,} unique; {documents}"
         )
+    seeds = (result.get("statistics") or {}).get("seeds")
+    several = seeds is not None and seeds > 1
+    if several:
+        documents += f"; {seeds} training seeds"
+    header = "gain in bits/byte [95% over documents]" if several else "gain in bits/byte [95%]"
     lines = [
         documents,
-        f"{'arm':12} {'bits/byte':>9} {'nats/token':>10} {'perplexity':>10}  "
-        "gain in bits/byte [95%]",
+        f"{'arm':20} {'bits/byte':>9} {'nats/token':>10} {'perplexity':>10}  {header:39}"
+        + ("[over seeds]         [over both]" if several else ""),
     ]
+    lines[1] = lines[1].rstrip()
     for arm, facts in result["arms"].items():
         test = facts["test"]
         gain = result["comparisons"].get(arm, {}).get("bits_per_byte")
-        shown = f"{gain['gain']:+.4f}" if gain else ""
-        if gain and gain["low"] is not None:
-            shown += f" [{gain['low']:+.4f}, {gain['high']:+.4f}]"
         lines.append(
-            f"{arm:12} {test['bits_per_byte']:9.4f} {test['nats_per_token']:10.4f} "
-            f"{test['perplexity']:10.2f}  {shown}".rstrip()
+            f"{arm:20} {test['bits_per_byte']:9.4f} {test['nats_per_token']:10.4f} "
+            f"{test['perplexity']:10.2f}  {_gain(gain) if gain else ''}".rstrip()
         )
     if result["recovered"]:
         share = result["recovered"]["bits_per_byte"]
         lines.append(
             f"recovered: refused, {share['refused']}"
             if share["value"] is None
-            else f"recovered of the oracle's gain: {share['value']:.1%} "
-            f"[{share['low']:.1%}, {share['high']:.1%}]"
+            else f"recovered of the oracle's gain: {share['value']:.1%} {_ends(share, '{:.1%}')}"
         )
+    lines += _efficiency_lines(result.get("data_efficiency"))
+    if cost := result.get("cost_inclusive"):
+        lines.append(
+            f"{cost['arm']} trained on {cost['extra_tokens']:,} tokens more, what SBP's pairing, "
+            "tuning and synthesis would buy"
+        )
+    if standing := rivals(result):
+        lines.append(standing)
     return "\n".join(lines)
+
+
+def _gain(gain: Mapping[str, Any]) -> str:
+    return f"{gain['gain']:+.4f} {_ends(gain, '{:+.4f}')}"
+
+
+def _ends(figure: Mapping[str, Any], form: str) -> str:
+    """The intervals that there are: over documents, over seeds, over both."""
+    intervals = (figure, figure.get("seeds"), figure.get("both"))
+    shown = (ends(interval, form.format) for interval in intervals)
+    return "  ".join(text for text in shown if text)
+
+
+def _efficiency_lines(found: Mapping[str, Any] | None) -> list[str]:
+    """What repetition would need of unique text to be as good as each arm."""
+    if not found:
+        return []
+    runs = found["runs"]
+    between = ", ".join(f"{run['multiple']:.3g}" for run in runs)
+    return [
+        f"{arm_label(arm)}: worth {times(one, runs)} the unique text "
+        + " ".join(filter(None, (times_ends(one[k], runs) for k in ("documents", "seeds", "both"))))
+        + f", by repetition of {between} times as much"
+        for arm, one in found["arms"].items()
+    ]

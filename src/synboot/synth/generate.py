@@ -26,13 +26,17 @@ _SAMPLE_CHARACTERS = 2000
 
 @dataclass(frozen=True)
 class SeedDocument:
-    """A document to draw from; `tokens` without END."""
+    """A document to draw from; `tokens` without END, None to draw from nothing."""
 
     id: str
     text: str
-    tokens: np.ndarray
+    tokens: np.ndarray | None
     license: str | None
     source: str | None
+
+
+UNPROMPTED = SeedDocument("unprompted", "", None, None, None)
+"""No document: what a model writes after the start token alone."""
 
 
 Row = dict[str, Any]
@@ -59,7 +63,9 @@ def draw(
     places = [(number, seeds(place)) for place, number in map(order.place, range(first, stop))]
     requests = [
         Request(
-            prompt(document.tokens, context, tokenizer.end_id, tokenizer.start_id),
+            np.array([tokenizer.start_id], dtype=np.int64)
+            if document.tokens is None
+            else prompt(document.tokens, context, tokenizer.end_id, tokenizer.start_id),
             (seed, "synthesize", document.id, number),
         )
         for number, document in places
@@ -76,7 +82,7 @@ def draw(
             {
                 "id": f"{document.id}#{number}",
                 "text": text if text is not None else _readable(tokenizer, completion.tokens),
-                "seed_id": document.id,
+                "seed_id": None if document.tokens is None else document.id,
                 "draw": number,
                 "sampled_tokens": len(completion.tokens),
                 "finish_reason": completion.finish_reason,

@@ -18,7 +18,8 @@ from synboot.experiment.report import ReportData, is_report, render, write_repor
 from synboot.experiment.result import build_report_data
 from synboot.experiment.run import RunPaths
 from synboot.experiment.stages.evaluation import read_scores
-from synboot.experiment.statistics import MIN_RESAMPLES, Scores
+from synboot.experiment.statistics.losses import MIN_RESAMPLES
+from synboot.experiment.statistics.scores import Scores
 from synboot.experiment.summary import comparison_table
 from synboot.pipeline.stage import MANIFEST, Artifact
 from synboot.verbs.work import Outcome, output_path, read_stamp

@@ -182,14 +182,17 @@ def largest_oracle_multiple(tokens: Artifact) -> float:
     return float(tokens.counts["train"]["tokens"] / tokens.counts["unique"]["tokens"])
 
 
-def check_oracle(tokens: Artifact, multiple: float | str) -> None:
+def check_oracle(
+    tokens: Artifact, multiple: float | str, field: str = "budget.oracle_multiple"
+) -> None:
     """Raises BadInput with the largest possible multiple if the corpus is too small."""
     largest = largest_oracle_multiple(tokens)
     if multiple != "max" and float(multiple) > largest:
+        otherwise = ", or say max" if field == "budget.oracle_multiple" else ""
         raise BadInput(
-            f"field budget.oracle_multiple: {multiple:g} times the unique budget of "
+            f"field {field}: {multiple:g} times the unique budget of "
             f"{tokens.counts['unique']['tokens']} tokens asked, but the corpus allows at most "
-            f"{int(largest * 100) / 100:.2f} (lower it, lower budget.unique_tokens, or say max)"
+            f"{int(largest * 100) / 100:.2f} (lower it, or lower budget.unique_tokens{otherwise})"
         )
 
 

@@ -15,7 +15,7 @@ from synboot.data.tokens import TokenStore
 from synboot.eval.likelihood import score_documents, windows_of
 from synboot.experiment.stages.corpus import heldout_documents
 from synboot.experiment.stages.process import ranges, set_threads
-from synboot.experiment.statistics import Scores
+from synboot.experiment.statistics.scores import Scores
 from synboot.model.architecture import load_model
 from synboot.model.flops import forward_flops, known_cost
 from synboot.pipeline.stage import Context, Counts, Stage, part_counts

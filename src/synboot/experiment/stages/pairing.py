@@ -20,7 +20,13 @@ from synboot.experiment.stages.corpus import unique_documents
 from synboot.experiment.stages.process import ranges, set_threads
 from synboot.pairs.encoders.encoder import Encoder, EncoderConfig, fit_encoder, load_encoder
 from synboot.pairs.filters import PairFilterConfig
-from synboot.pairs.find import describe_pair, judge_pairs, pair_statistics, write_pairs
+from synboot.pairs.find import (
+    describe_pair,
+    judge_pairs,
+    pair_statistics,
+    read_kept_pairs,
+    write_pairs,
+)
 from synboot.pairs.neighbours.device import DeviceIndex
 from synboot.pairs.neighbours.exact import ExactIndex
 from synboot.pairs.neighbours.index import Index, Neighbours
@@ -32,6 +38,7 @@ from synboot.pairs.neighbours.lists import (
     choose_probes,
     list_flops,
 )
+from synboot.pairs.random import random_pairs, write_random_pairs
 from synboot.pipeline.stage import PART_FACTS, Context, Counts, Stage
 
 _KEPT_SAMPLES = 20
@@ -289,3 +296,22 @@ class PairsStage(Stage):
         }
         write_json(context.directory / "samples.json", samples)
         return {"candidates": len(pairs.candidates), **statistics["counts"], "flops": 0}
+
+
+class RandomPairsStage(Stage):
+    """A control: as many pairs as were kept, each of two documents drawn at random."""
+
+    name = "random_pairs"
+    version = 1
+
+    def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
+        """Write pairs.parquet."""
+        documents = unique_documents(context.inputs)
+        ids = documents.ids(0, len(documents))
+        kept = read_kept_pairs(context.inputs["pairs"].file("pairs.parquet"))
+        count = len({frozenset(pair) for pair in kept})
+        write_random_pairs(
+            context.directory / "pairs.parquet",
+            [(ids[a], ids[b]) for a, b in random_pairs(len(ids), count, self.seed)],
+        )
+        return {"kept": count, "flops": 0}

@@ -24,7 +24,7 @@ from synboot.pipeline.stage import Context, Counts, Stage, part_counts
 from synboot.synth.engine import Engine, ReferenceEngine, SamplingConfig
 from synboot.synth.engines import SHARES_PROMPTS, engine_for
 from synboot.synth.filters import CorpusWindows, TextFilterConfig
-from synboot.synth.generate import Prefix, Row, SeedDocument, distinct, draw
+from synboot.synth.generate import UNPROMPTED, Prefix, Row, SeedDocument, distinct, draw
 from synboot.synth.order import DrawOrder
 from synboot.synth.template import prompt
 
@@ -68,8 +68,11 @@ class _Workshop:
     store: TokenStore
     engine: Engine
     corpus: CorpusWindows
+    prompted: bool
 
     def seed_document(self, index: int) -> SeedDocument:
+        if not self.prompted:
+            return UNPROMPTED
         document = self.documents[index]
         tokens = self.store[index][:-1]
         return SeedDocument(document.id, document.text, tokens, document.license, document.source)
@@ -81,6 +84,9 @@ _WORKSHOPS: dict[tuple[str, str, str], _Workshop] = {}
 
 class SynthesizeStage(Stage):
     """Samples p(d2 given d1) for seeds of the unique budget, filters, keeps what is needed.
+
+    With `prompt: none` in the config, the base model's `checkpoint` is given nothing instead of a
+    seed document; as many draws may be made as if there were seed documents.
 
     `max_draws_per_seed` ends the search for more; it cannot change a result that meets the need
     and is no part of the identity, so a search that fell short goes on when it is raised.
@@ -137,19 +143,27 @@ class SynthesizeStage(Stage):
         )
         store = TokenStore(context.inputs["tokens"].file("train"))
         windows = CorpusWindows(documents.texts(0, len(documents)))
-        return _Workshop(tokenizer, documents, store, engine, windows)
+        return _Workshop(tokenizer, documents, store, engine, windows, self._prompted)
+
+    @property
+    def _prompted(self) -> bool:
+        return bool(self.config.get("prompt") != "none")
 
     def _model_directory(self, context: Context) -> Path:
+        if not self._prompted:
+            return context.inputs["base"].file(self.config["checkpoint"])
         return self.model_directory or context.inputs["tune"].file("best")
 
     def num_parts(self, context: Context) -> int:
         """As many as `max_draws_per_seed` draws of every seed document fill."""
-        draws = self._order(context).size(self.max_draws_per_seed)
+        seeds = int(context.inputs["tokenizer"].counts["unique_documents"])
+        most = self.max_draws_per_seed * (1 if self._prompted else seeds)
+        draws = self._order(context).size(most)
         return -(-draws // int(self.numerics["part_draws"]))
 
     def _order(self, context: Context) -> DrawOrder:
         seeds = int(context.inputs["tokenizer"].counts["unique_documents"])
-        return DrawOrder(seeds, self.config["draws_per_prompt"], self.seed)
+        return DrawOrder(seeds if self._prompted else 1, self.config["draws_per_prompt"], self.seed)
 
     def run_part(self, context: Context, index: int, directory: Path) -> Counts:
         """The draws of one range of the total order, each with its verdict."""
@@ -195,7 +209,8 @@ class SynthesizeStage(Stage):
             for offset, row in enumerate(rows):
                 if self._prefix.full:
                     break
-                self._prefix.add(row, documents[order.place(place + offset)[0]].text)
+                seed = documents[order.place(place + offset)[0]].text if self._prompted else ""
+                self._prefix.add(row, seed)
             self._gathered = index + 1
         return self._prefix
 
@@ -215,7 +230,8 @@ class SynthesizeStage(Stage):
         documents = unique_documents(context.inputs)
         seen = [documents[i] for i in range(len(documents))]
         extra = {
-            "synthesizer": self.synthesizer or context.inputs["tune"].id,
+            "synthesizer": self.synthesizer
+            or context.inputs["tune" if self._prompted else "base"].id,
             "temperature": self.config["sampling"]["temperature"],
             "top_p": self.config["sampling"]["top_p"],
             "top_k": self.config["sampling"]["top_k"],
@@ -248,7 +264,7 @@ class SynthesizeStage(Stage):
         return {
             "samples": [
                 {key: row[key] for key in shown}
-                | {"seed_text": documents[number[row["seed_id"]]].text}
+                | {"seed_text": documents[number[row["seed_id"]]].text if self._prompted else ""}
                 for row in prefix.rows[::step][:_SAMPLES]
             ],
             "dropped_samples": [s for group in prefix.tally.samples.values() for s in group],
@@ -262,7 +278,8 @@ class SynthesizeStage(Stage):
         length = self.config["model"]["context"]
         store = TokenStore(context.inputs["tokens"].file("train"))
         order = self._order(context)
-        prompts = [len(prompt(store[i][:-1], length, 0)) for i in range(order.num_seeds)]
+        seeds = range(order.num_seeds)
+        prompts = [len(prompt(store[i][:-1], length, 0)) if self._prompted else 1 for i in seeds]
         part_draws = int(self.numerics["part_draws"])
         return draws_flops(cost, engine, order, part_draws, prompts, prefix.sampled)
 

@@ -17,7 +17,7 @@ from synboot.data.tokens import TokenStore
 from synboot.experiment.stages.corpus import oracle_documents, unique_documents
 from synboot.experiment.stages.process import set_threads
 from synboot.model.architecture import load_model, new_model, save_model, shape_of
-from synboot.model.flops import Cost, known_cost, training_flops
+from synboot.model.flops import Cost, cost_of_shape, known_cost, training_flops
 from synboot.pairs.find import read_kept_pairs, split_pairs
 from synboot.pipeline.stage import Artifact, Context, Counts, Stage
 from synboot.synth.template import PairRows
@@ -27,6 +27,9 @@ from synboot.train.loop import LoopConfig, train
 from synboot.train.loss import keeps_apart, mean_loss
 
 _VALIDATION_TOKENS = 100_000
+
+COST_OF = "cost_of_"
+"""Begins the name of an input of which a stage reads nothing but what it cost."""
 
 _CountedRows = Mixture | PairRows
 
@@ -114,6 +117,7 @@ class PretrainStage(_TrainingStage):
     Config `sources`: list of {documents: unique | oracle | synthetic, tokens}, with `multiple` for
     the oracle; the token budget is their sum. Synthetic text is a run's own, or a split of the
     user's documents; without `tokens` all of it, and real text the rest of the config's `tokens`.
+    `and_flops_of` names stages, inputs as `cost_of_NAME`, whose FLOPs are trained on top.
     """
 
     name = "pretrain"
@@ -138,11 +142,27 @@ class PretrainStage(_TrainingStage):
                 sources.append(Source("synthetic", store, len(store), budget, max_passes=1))
             elif kind == "unique":
                 count = tokens.counts["unique"]["documents"]
+                if paid := entry.get("and_flops_of"):
+                    budget += self._tokens_worth(context, paid)
                 sources.append(Source("real", real, count, left or 0 if budget is None else budget))
             else:
                 count = oracle_documents(tokens, entry["multiple"])
                 sources.append(Source("real", real, count, budget))
         return sources[::-1]
+
+    def _tokens_worth(self, context: Context, stages: Sequence[str]) -> int:
+        """How many training tokens, in whole rows, the FLOPs of `stages` would pay for. Raises
+        BadInput where they are not known."""
+        costs = {name: context.inputs[f"{COST_OF}{name}"].counts["flops"] for name in stages}
+        if unknown := [name for name, flops in costs.items() if flops is None]:
+            raise BadInput(
+                f"field experiment.cost_inclusive: the FLOPs of {', '.join(unknown)} cannot be "
+                "counted; expected false"
+            )
+        length = self.config["model"]["context"]
+        vocab_size = context.inputs["tokenizer"].counts["vocab_size"]
+        cost = cost_of_shape(shape_of(self.config["model"]["preset"]), vocab_size)
+        return int(sum(costs.values()) * length // training_flops(cost, {length: 1}))
 
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
         """Write last/ and best/ (model directories) and history.json."""

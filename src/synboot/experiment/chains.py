@@ -1,0 +1,131 @@
+"""What writes the synthetic text of an arm: the stages from pairs to text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from synboot.experiment.numerics import Numerics
+from synboot.experiment.recipe import Recipe
+from synboot.experiment.stages.pairing import (
+    EmbedStage,
+    NeighboursStage,
+    PairsStage,
+    RandomPairsStage,
+)
+from synboot.experiment.stages.synthesis import SynthesizeStage
+from synboot.experiment.stages.training import TuneStage, loop_identity
+from synboot.pairs.encoders.encoder import encoder_settings
+from synboot.pairs.filters import PairFilterConfig
+from synboot.pipeline.stage import Stage
+from synboot.synth.engine import SamplingConfig
+
+Add = Callable[[Stage], Stage]
+"""Puts a stage into the plan, or finds an equal one there."""
+
+
+@dataclass(frozen=True)
+class ChainPlanner:
+    """Plans the chains of a recipe: `corpus` are its corpus, tokenizer and tokens."""
+
+    add: Add
+    recipe: Recipe
+    corpus: Mapping[str, Stage]
+    numerics: Numerics
+
+    def chain(self, arm: str, base: Stage, *, seed: int, label: str = "") -> dict[str, Stage]:
+        """The stages that write the text of `arm`, by name, base among them; `seed` is of tuning
+        and synthesis, `label` what sets their labels apart.
+
+        sbp: the base model, tuned on the pairs, given seed documents. random_pairs: the same, but
+        for the pairs. self_distillation: the base model as it is, given nothing.
+        """
+        if arm == "self_distillation":
+            base = self.add(base)
+            return {"base": base, "synthesize": self._synthesize({"base": base}, seed, label)}
+        chain = self._pairing(base)
+        if arm == "random_pairs":
+            inputs = {name: self.corpus[name] for name in ("corpus", "tokenizer")}
+            inputs["pairs"] = chain["pairs"]
+            # The pairs that are kept are drawn once, as the pairs of SBP are found once.
+            chain["pairs"] = self.add(
+                RandomPairsStage({}, inputs, seed=self.recipe.seed, label="pairs random_pairs")
+            )
+        chain["base"] = self.add(base)
+        chain["tune"] = self._tune(chain, seed, label)
+        chain["synthesize"] = self._synthesize({"tune": chain["tune"]}, seed, label)
+        return chain
+
+    def _pairing(self, base: Stage) -> dict[str, Stage]:
+        recipe, numerics, pairs = self.recipe, self.numerics, self.recipe.pairs
+        unique = {name: self.corpus[name] for name in ("corpus", "tokenizer")}
+        embed_inputs, embed_config = dict(unique), encoder_settings(pairs)
+        if pairs.encoder == "lm":
+            embed_inputs["base"] = self.add(base)
+            embed_config["initial_checkpoint"] = recipe.tune.initial_checkpoint
+        embed = self.add(
+            EmbedStage(
+                embed_config,
+                embed_inputs,
+                seed=recipe.seed,
+                numerics=numerics.parts if pairs.encoder == "lsa" else numerics.embedding,
+                settings=pairs,
+                base_checkpoint=recipe.tune.initial_checkpoint,
+            )
+        )
+        neighbours = self.add(
+            NeighboursStage(
+                pairs.neighbour_settings(),
+                {"embed": embed},
+                seed=recipe.seed,
+                numerics=numerics.parts,
+                device=numerics.embedding["device"],
+            )
+        )
+        filters = pairs.model_dump(mode="json", include=set(PairFilterConfig.model_fields))
+        inputs = {**unique, "neighbours": neighbours}
+        judged = self.add(PairsStage(filters, inputs, seed=recipe.seed))
+        return {"embed": embed, "neighbours": neighbours, "pairs": judged}
+
+    def _tune(self, chain: Mapping[str, Stage], seed: int, label: str) -> Stage:
+        recipe = self.recipe
+        settings = recipe.tune.model_dump(mode="json")
+        return self.add(
+            TuneStage(
+                {
+                    "model": recipe.model.model_dump(mode="json"),
+                    "loop": loop_identity(settings),
+                    "passes": settings["passes"],
+                    "validation_fraction": settings["validation_fraction"],
+                    "initial_checkpoint": settings["initial_checkpoint"],
+                },
+                {**self.corpus, "pairs": chain["pairs"], "base": chain["base"]},
+                seed=seed,
+                numerics=self.numerics.training,
+                label=f"tune{label}",
+                checkpoint_seconds=recipe.runtime.checkpoint_seconds,
+            )
+        )
+
+    def _synthesize(self, model: Mapping[str, Stage], seed: int, label: str) -> Stage:
+        recipe = self.recipe
+        settings = recipe.synthesize
+        config = {
+            "model": recipe.model.model_dump(mode="json"),
+            "sampling": settings.model_dump(mode="json", include=set(SamplingConfig.model_fields)),
+            "draws_per_prompt": settings.draws_per_prompt,
+            "filters": settings.filters.model_dump(mode="json"),
+            "need_tokens": recipe.budget.synthetic_tokens,
+        }
+        if "base" in model:
+            config |= {"prompt": "none", "checkpoint": recipe.tune.initial_checkpoint}
+        return self.add(
+            SynthesizeStage(
+                config,
+                {**self.corpus, **model},
+                seed=seed,
+                numerics=self.numerics.draws,
+                label=f"synthesize{label}",
+                max_draws_per_seed=settings.max_draws_per_seed,
+            )
+        )

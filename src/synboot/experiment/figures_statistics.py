@@ -1,0 +1,130 @@
+"""The figures of what the intervals say, as SVG text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from synboot.experiment.figures import (
+    NARROW,
+    PALETTE,
+    WIDE,
+    arm_role,
+    draw_svg,
+    scored_split,
+    short_name,
+    write_label,
+)
+from synboot.experiment.phrases import is_number
+
+_KINDS = (("documents", 5.0, 0.45), ("seeds", 1.5, 0.7), ("both", 3.0, 0.9))
+"""Of an interval: over what, its width in points, its opacity."""
+
+
+def gains_figure(result: Mapping[str, Any], width: int = WIDE) -> str | None:
+    """What arms gain over repetition, and SBP over its rivals, each with its intervals: over
+    documents, over seeds, over both, from above; a tick is one seed. Arms of more real text are
+    left out: their gain would be the scale of all others. None if no gain is known."""
+    rows = _gain_rows(result)
+    if not rows:
+        return None
+
+    def draw(axes: Axes) -> None:
+        spread = [0.0]
+        for row, (_, arm, gain) in enumerate(rows):
+            colour = PALETTE[arm_role(arm)]
+            intervals = {"documents": gain, **{k: gain.get(k) or {} for k in ("seeds", "both")}}
+            known = [kind for kind in _KINDS if is_number(intervals[kind[0]].get("low"))]
+            for place, (over, line, alpha) in enumerate(known):
+                at = row + 0.2 * (place - (len(known) - 1) / 2)
+                x = [intervals[over]["low"], intervals[over]["high"]]
+                axes.plot(x, [at, at], color=colour, linewidth=line, alpha=alpha)
+                spread += x
+            single = gain.get("by_seed") or []
+            if len(single) > 1:
+                axes.plot(single, [row] * len(single), "|", color=colour, markersize=10)
+            axes.plot([gain["gain"]], [row], "o", color=colour, markersize=7)
+            spread += [gain["gain"], *single]
+            edge = axes.get_yaxis_transform()
+            text = f"{gain['gain']:+.4f}".replace("-", "\N{MINUS SIGN}")
+            write_label(axes, (1, row), text, (6, 0), color=colour, va="center", xycoords=edge)
+        margin = 0.06 * (max(spread) - min(spread)) or 0.01
+        axes.axvline(0, color=PALETTE["rule"], linewidth=1, dashes=(2, 3), zorder=0)
+        axes.set_xlim(min(spread) - margin, max(spread) + margin)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(3 if width <= NARROW else 6))
+        axes.set_xlabel(f"gain, {scored_split(result)} bits per byte (more is better →)")
+
+    described = ", ".join(f"{name} {gain['gain']:+.4f}" for name, _, gain in rows)
+    return draw_svg("gains", f"Gains: {described}", width, 60 + 46 * len(rows), draw)
+
+
+def _gain_rows(result: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """Name of a row, arm whose colour it has, and gain."""
+    runs = {run["arm"] for run in (result.get("data_efficiency") or {}).get("runs") or []}
+    gains = result.get("comparisons") or {}
+    rows = [
+        (short_name(arm), arm, of_arm.get("bits_per_byte") or {})
+        for arm, of_arm in gains.items()
+        if arm not in {*runs, "oracle"}
+    ]
+    over = (result.get("statistics") or {}).get("sbp_over") or {}
+    rows += [
+        (f"SBP over\n{short_name(arm)}", "sbp", of_arm.get("bits_per_byte") or {})
+        for arm, of_arm in over.items()
+    ]
+    return [row for row in rows if is_number(row[2].get("gain"))]
+
+
+def efficiency_figure(result: Mapping[str, Any], width: int = WIDE) -> str | None:
+    """Repetition's loss over how much unique text it has, and what of it each arm is worth: where
+    the level line of its loss meets the curve, with the interval. None without two runs."""
+    found = result.get("data_efficiency") or {}
+    runs = found.get("runs") or []
+    if len(runs) < 2:
+        return None
+    metric = found["metric"]
+    multiples = [run["multiple"] for run in runs]
+    first, last = multiples[0], multiples[-1]
+    height = 320 if width <= NARROW else 360
+
+    def draw(axes: Axes) -> None:
+        colour = PALETTE["repetition"]
+        axes.plot(multiples, [run[metric] for run in runs], "o-", color=colour, markersize=6)
+        levels = []
+        for arm, one in found["arms"].items():
+            loss = result["arms"][arm]["test"][metric]
+            role = PALETTE[arm_role(arm)]
+            bounds = next(
+                (b for b in (one.get("both"), one.get("documents")) if b and "refused" not in b),
+                None,
+            )
+            value = one["value"] or (last if one["beyond"] == "above" else first)
+            axes.plot([first, value], [loss, loss], color=role, linewidth=1, dashes=(2, 3))
+            if bounds is not None:
+                low, high = bounds["low"] or first, bounds["high"] or last
+                axes.plot([low, high], [loss, loss], color=role, linewidth=5, alpha=0.45)
+            axes.plot([value], [loss], "o" if one["value"] else ">", color=role, markersize=8)
+            levels.append((loss, arm, role))
+        span = max(run[metric] for run in runs) - min(run[metric] for run in runs)
+        gap = 17 / (0.72 * height) * (span or 1)
+        place = math.inf
+        for loss, arm, role in sorted(levels, reverse=True):
+            place = min(loss, place - gap)
+            write_label(axes, (last, place), short_name(arm), (10, 0), color=role, va="center")
+        axes.set_xscale("log")
+        axes.set_xticks(multiples, [f"{multiple:.3g}" for multiple in multiples])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel("unique text of repetition, times the budget")
+        axes.set_ylabel(metric.replace("_", " "))
+        axes.grid(axis="y", color=PALETTE["rule"], alpha=0.25, linewidth=0.8)
+
+    described = ", ".join(f"{run['multiple']:.3g} times {run[metric]:.4f}" for run in runs)
+    return draw_svg("efficiency", f"Repetition of more text: {described}", width, height, draw)

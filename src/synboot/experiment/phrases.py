@@ -1,0 +1,97 @@
+"""Figures and their intervals in words, for the page and the terminal alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeGuard
+
+Write = Callable[[float], str]
+
+RIVAL_VERDICTS = {"better": "ahead of", "unclear": "not clearly ahead of", "worse": "behind"}
+
+
+def governing(figure: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The interval that a claim answers to: over documents and seeds where there is one, else over
+    documents."""
+    both = figure.get("both") or {}
+    return both if is_number(both.get("low")) and is_number(both.get("high")) else figure
+
+
+def verdict_of(gain: Mapping[str, Any]) -> str:
+    """better, worse or unclear: what the intervals of a gain allow."""
+    intervals = (gain, governing(gain))
+    if all(is_number(i.get("low")) and i["low"] > 0 for i in intervals):
+        return "better"
+    if all(is_number(i.get("high")) and i["high"] < 0 for i in intervals):
+        return "worse"
+    return "unclear"
+
+
+def ends(interval: Mapping[str, Any] | None, write: Write) -> str:
+    """`[low, high]`, or nothing."""
+    low, high = (interval or {}).get("low"), (interval or {}).get("high")
+    return f"[{write(low)}, {write(high)}]" if is_number(low) and is_number(high) else ""
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether there is a finite number to show."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def times(found: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
+    """How many times the unique text an arm is worth: `2.3 times`, `more than 8.9 times`, `less
+    than 1 times`."""
+    if is_number(found.get("value")):
+        return f"{found['value']:.2f} times"
+    if found.get("beyond") == "above":
+        return f"more than {runs[-1]['multiple']:.3g} times"
+    return f"less than {runs[0]['multiple']:.3g} times"
+
+
+def times_ends(bounds: Mapping[str, Any] | None, runs: Sequence[Mapping[str, Any]]) -> str:
+    """The interval of `times`; what lies outside of the runs is said to lie there."""
+    if not bounds or "refused" in bounds:
+        return ""
+    first, last = runs[0]["multiple"], runs[-1]["multiple"]
+    low, high = bounds["low"], bounds["high"]
+    if low == last:
+        return f"[above {last:.3g}]"
+    if high == first:
+        return f"[below {first:.3g}]"
+    shown = (
+        f"below {first:.3g}" if low is None else f"{low:.2f}",
+        f"above {last:.3g}" if high is None else f"{high:.2f}",
+    )
+    return f"[{', '.join(shown)}]"
+
+
+def rivals(result: Mapping[str, Any]) -> str:
+    """Where SBP stands beside the controls, in one sentence; nothing where there are none."""
+    over = (result.get("statistics") or {}).get("sbp_over") or {}
+    by_verdict: dict[str, list[str]] = {}
+    for arm, gains in over.items():
+        by_verdict.setdefault(verdict_of(gains["bits_per_byte"]), []).append(arm)
+    parts = [
+        f"{words} {_list(by_verdict[verdict])}"
+        for verdict, words in RIVAL_VERDICTS.items()
+        if verdict in by_verdict
+    ]
+    return f"SBP is {', and '.join(parts)}." if parts else ""
+
+
+def _list(arms: Sequence[str]) -> str:
+    names = [arm_label(arm) for arm in arms]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+_LABELS = {
+    "sbp": "SBP",
+    "self_distillation": "self-distillation",
+    "repetition_same_cost": "same-cost repetition",
+}
+
+
+def arm_label(arm: str) -> str:
+    """The arm's name as people read it."""
+    return _LABELS.get(arm, arm.replace("_", " "))
