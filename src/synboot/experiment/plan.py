@@ -11,6 +11,7 @@ from synboot.core.errors import BadInput
 from synboot.data.files import Paths, corpus_bytes_digest, spool_stream
 from synboot.experiment.arms import arm_sources
 from synboot.experiment.numerics import Numerics, numerics_of
+from synboot.experiment.quality_plan import plan_quality
 from synboot.experiment.recipe import STANDARD_INPUT, ArmName, Recipe
 from synboot.experiment.stages.corpus import CorpusStage, TokenizerStage, TokensStage
 from synboot.experiment.stages.evaluation import EvaluateStage
@@ -39,6 +40,8 @@ class Plan:
     """corpus, tokenizer, tokens."""
     bootstrap: dict[str, Stage] = field(default_factory=dict)
     """embed, neighbours, pairs, base, tune, synthesize, if the run has the sbp arm."""
+    quality: Stage | None = None
+    """Of the synthetic text, if the run has any."""
     pretrain: dict[Run, Stage] = field(default_factory=dict)
     evaluate: dict[Run, Stage] = field(default_factory=dict)
 
@@ -84,6 +87,7 @@ def make_plan(recipe: Recipe, runs: Path, content: str | None = None) -> Plan:
     seeds = recipe.experiment.seeds
     if "sbp" in recipe.experiment.arms:
         _plan_bootstrap(plan, numerics)
+        plan.quality = plan_quality(plan, numerics.parts, runs / "answers")
     for arm in recipe.experiment.arms:
         for seed in seeds:
             run = (arm, seed)

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from synboot.core.storage import atomic_file
 from synboot.experiment import figures
+from synboot.experiment.quality_report import quality_section
 
 SHOWN_CHARACTERS = 900  # of one text
 SHOWN_SAMPLES = 8  # of what was kept
@@ -100,6 +101,7 @@ def render(data: ReportData) -> str:
         synthetic_counts=_counts(synthetic.get("counts")),
         synthetic_kept=_samples(synthetic, "samples"),
         synthetic_dropped=_dropped(_samples(synthetic, "dropped_samples")),
+        quality=quality_section(result),
         shown_characters=SHOWN_CHARACTERS,
         shown_samples=SHOWN_SAMPLES,
         shown_per_reason=SHOWN_PER_REASON,
