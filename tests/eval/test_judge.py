@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synboot.core.judgement import Judgement
@@ -32,6 +32,7 @@ def test_answers_are_understood_or_not_at_all(content: str | None, expected: boo
     assert parse_answer(content) is expected
 
 
+@settings(deadline=None)
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_texts_stand_in_prompts_as_they_are(text: str, seed: str) -> None:
     text += "{seed}{text}{x}\\1"

@@ -111,20 +111,21 @@ class EndpointJudge:
     def _ask(self, question: Question, text: str, seed: str) -> tuple[bool | None, str | None]:
         """The answer, and what kept it from being one."""
         longest = self.endpoint.max_characters
-        prompt = fill(question, text[:longest], seed[:longest])
+        prompt = _writable(fill(question, text[:longest], seed[:longest]))
         key = digest(
             {
                 "model": self.endpoint.model,
                 "answer_tokens": self.endpoint.answer_tokens,
-                "prompt": prompt.encode("utf-8", "replace").decode(),
+                "prompt": prompt,
             }
         )
         file = self.answers / key[:2] / f"{key}.json"
         kept = _kept(file)
         if kept is None:
-            kept = self._request(prompt)
-            if isinstance(kept, str):
-                return None, kept if kept == "budget" else f"{kept}_{question}"
+            new = self._request(prompt)
+            if isinstance(new, str):
+                return None, new if new == "budget" else f"{new}_{question}"
+            kept = new
             write_json(file, {"question": question, "model": self.endpoint.model, **kept})
         elif not self._pay(kept["requests"], kept["tokens"]):
             return None, "budget"
@@ -157,9 +158,7 @@ class EndpointJudge:
                     return "budget"
                 self._requests += 1
             wait = self.endpoint.first_wait_seconds * 2**attempt
-            wait *= 0.5 + unit_interval(
-                "judge", prompt.encode("utf-8", "replace").decode(), attempt
-            )
+            wait *= 0.5 + unit_interval("judge", prompt, attempt)
             try:
                 content, tokens = self._post(prompt)
             except urllib.error.HTTPError as error:
@@ -235,9 +234,9 @@ def _content(data: bytes, prompt: str) -> tuple[str | None, int]:
         raise ValueError("expected a chat completion") from None
     if content is not None and not isinstance(content, str):
         raise ValueError("expected a chat completion with text")
-    content = None if content is None else content.encode("utf-8", "replace").decode()
+    content = None if content is None else _writable(content)
     if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
-        tokens = len(prompt.encode("utf-8", "replace")) + len((content or "").encode())
+        tokens = len(prompt.encode()) + len((content or "").encode())
     return content, tokens
 
 
@@ -249,6 +248,11 @@ def _answer(asked: Mapping[Question, Future[tuple[bool | None, str | None]]], cu
         found["irrelevant"][0] if "irrelevant" in found else None,
         tuple(sorted(problems | ({"cut"} if cut else set()))),
     )
+
+
+def _writable(text: str) -> str:
+    """The text without halves of surrogate pairs, which UTF-8 cannot hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _kept(file: Path) -> dict[str, Any] | None:

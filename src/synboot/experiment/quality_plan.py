@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +24,9 @@ class _Plan(Protocol):
     recipe: Recipe
     corpus: dict[str, Stage]
     bootstrap: dict[str, Stage]
-    add: Callable[[Stage], Stage]
+
+    def add(self, stage: Stage) -> Stage:
+        """Put a stage at the end unless an equal one is there."""
 
 
 def plan_quality(plan: _Plan, numerics: Mapping[str, Any], answers: Path) -> Stage:

@@ -7,6 +7,7 @@ from typing import Any, Unpack
 
 from synboot.core.config import validate
 from synboot.core.errors import BadInput
+from synboot.core.judgement import Judge
 from synboot.core.storage import read_json
 from synboot.eval.quality.settings import QualityConfig
 from synboot.eval.quality.table import table_lines
@@ -108,7 +109,9 @@ def quality(
             settings=embedding,
         )
     answers = Path(judge_answers) if judge_answers is not None else partial_folder(path) / "answers"
-    reader = settings.judge and open_judge(settings.judge, answers, device=own.runtime.device)
+    reader: Judge | None = None
+    if settings.judge is not None:
+        reader = open_judge(settings.judge, answers, device=own.runtime.device)
     stage = QualityStage(
         {**quality_identity(settings, reader), "seed_field": seed_field},
         stages,
@@ -140,4 +143,6 @@ def _synthetic_stage(synthetic: Corpus, text_field: str, output: Path, seed: int
     """The synthetic documents: named by file and row, since many draws may share an id."""
     reading: Reading = {"text_field": text_field}
     stage = documents_stage({"train": synthetic}, reading, output, seed=seed)
-    return DocumentsStage(stage.config | {"id_field": None}, seed=seed, files=stage.files)
+    stage = DocumentsStage(stage.config | {"id_field": None}, seed=seed, files=stage.files)
+    stage.label = "synthetic documents"
+    return stage

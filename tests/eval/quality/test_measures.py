@@ -50,6 +50,7 @@ def jaccard(one: str, other: str, n: int) -> float:
     return len(a & b) / len(a | b) if a and b else 0.0
 
 
+@settings(deadline=None)
 @given(st.lists(TEXT, max_size=6), st.integers(1, 14))
 def test_words_and_runs_are_those_of_lists(texts: list[str], n: int) -> None:
     found = words_of(texts)
@@ -124,6 +125,7 @@ def test_novelty_to_the_corpus_is_that_of_sets(
         assert new[i] == sum(run not in known for run in runs(text, n))
 
 
+@settings(deadline=None)
 @given(st.lists(TEXT, min_size=1, max_size=6))
 def test_scores_of_texts_are_those_of_lists(texts: list[str]) -> None:
     found = text_scores(texts)
@@ -195,6 +197,7 @@ def test_similarities_to_seeds_are_exact() -> None:
     np.testing.assert_allclose(found, expected)
 
 
+@settings(deadline=None)
 @given(st.lists(TEXT, max_size=6), st.integers(0, 40))
 def test_distinct_runs_are_those_of_sets(texts: list[str], num_words: int) -> None:
     found = distinct_runs(texts, num_words)
@@ -208,6 +211,7 @@ def test_distinct_runs_are_those_of_sets(texts: list[str], num_words: int) -> No
         assert found[str(n)] == (len(set(every)) / len(every) if every else None)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=30), max_size=6), st.integers(0, 100))
 def test_compression_is_zlibs(texts: list[str], num_bytes: int) -> None:
     data = "".join(f"{text}\n" for text in texts).encode("utf-8", "surrogatepass")[:num_bytes]
@@ -230,6 +234,7 @@ def test_scripts_without_spaces_are_known() -> None:
         assert not without_spaces(text)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=12),
        st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=12))  # fmt: skip
 def test_area_under_curve_is_that_of_all_pairs(above: list[float], below: list[float]) -> None:
@@ -275,6 +280,6 @@ def test_figures_of_nothing_and_of_one() -> None:
 
 def test_relevance_beside_random_pairs() -> None:
     random = np.linspace(0, 1, 101)
-    found = relevance(np.array([0.94, 0.95, 0.96, 1.0]), random)
+    found = relevance(np.array([0.935, 0.955, 0.965, 1.0]), random)
     assert found["below_random_quantile"]["count"] == 1
-    assert found["auc"]["auc"] == pytest.approx(np.mean([94.5, 95.5, 96.5, 100.5]) / 101)
+    assert found["auc"]["auc"] == pytest.approx(np.mean([94, 96, 97, 100.5]) / 101)

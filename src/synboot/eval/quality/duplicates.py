@@ -64,8 +64,10 @@ def near_in_corpus(
         same = number + document == itself[text]
         near[text[same & (copies[leader] > 1)]] = True
         text, document = text[~same], document[~same]
-        both = _joined(windows, block)
-        found = _similarities(both, text, document + len(windows)) >= min_similarity
+        texts, text_place = np.unique(text, return_inverse=True)
+        documents, document_place = np.unique(document, return_inverse=True)
+        both = _joined(_subset(windows, texts), _subset(block, documents))
+        found = _similarities(both, text_place, len(texts) + document_place) >= min_similarity
         near[text[found]] = True
     return near
 

@@ -88,10 +88,12 @@ def further_rows(quality: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
         equal = _of(sides, "duplicates", "draws_equal")
         rows.append((f"duplicate@{(equal[0] or {}).get('documents')}, equal numbers", *equal))
     rows += [
-        (f"new {n}-grams, to the seed", *(s.get(n) for s in seed)) for n in ("1", "2", "4", "8")
+        (f"new {n}-grams, to the seed", seed[0].get(n), seed[1].get(n))
+        for n in ("1", "2", "4", "8")
     ]
     rows += [
-        (f"new {n}-grams, to the corpus", *(s.get(n) for s in corpus)) for n in ("4", "8", "13")
+        (f"new {n}-grams, to the corpus", corpus[0].get(n), corpus[1].get(n))
+        for n in ("4", "8", "13")
     ]
     rows += [
         ("extractive coverage", *_of(sides, "fragments", "coverage")),
@@ -114,13 +116,15 @@ def _line(label: str, synthetic: Any, real: Any) -> str:
 
 def written(figure: Mapping[str, Any] | None) -> str:
     """A figure with its interval: rates in percent, means as they are; - for none."""
-    if figure is None:
+    name = next((name for name in ("rate", "mean", "auc") if name in (figure or {})), None)
+    if figure is None or name is None or figure[name] is None:
         return "-"
-    name = next((name for name in ("rate", "mean", "auc") if name in figure), "")
-    value, low, high = figure.get(name), figure.get("low"), figure.get("high")
-    if value is None:
-        return "-"
+    value, low, high = figure[name], figure.get("low"), figure.get("high")
     scale, digits = (100.0, 1) if name == "rate" else (1.0, 3)
     digits = 1 if name == "mean" and abs(value) >= 100 else digits
-    ends = "" if low is None else f" [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
+    ends = (
+        ""
+        if low is None or high is None
+        else f" [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
+    )
     return f"{scale * value:.{digits}f}{ends}"

@@ -213,7 +213,7 @@ class _Work:
         seed_of = self.samples.seeds[start:stop]
         rows = np.flatnonzero(seed_of >= 0)
         own = [texts[row] for row in rows.tolist()]
-        beside = {"row": rows + start} | self._beside(own, seed_of[rows])
+        beside: Columns = {"row": rows + start, **self._beside(own, seed_of[rows])}
         if "embed" not in self.context.inputs:
             return columns, beside, 0
         source = self.context.inputs["embed"]
