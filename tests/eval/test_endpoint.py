@@ -112,7 +112,7 @@ def test_refusals_are_errors_of_the_user(
 ) -> None:
     server.script = lambda number, body: (status, said.encode(), {})
     with pytest.raises(BadInput, match=f"model m: answered {status} .*{said}"):
-        judge(server, tmp_path).judge(["a"] * 20, [None] * 20)
+        judge(server, tmp_path).judge([f"text {i}" for i in range(20)], [None] * 20)
     assert len(server.requests) <= 8  # those in flight
 
 
@@ -145,7 +145,7 @@ def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     endpoint = Endpoint("http://127.0.0.1:9/v1", "m", first_wait_seconds=0.0, attempts=2)
     with pytest.raises(Incomplete, match="gave no answer"):
-        EndpointJudge(endpoint, tmp_path).judge(["a"] * 9, [None] * 9)
+        EndpointJudge(endpoint, tmp_path).judge([f"text {i}" for i in range(9)], [None] * 9)
 
 
 def test_one_text_that_fails_is_counted_and_the_others_judged(

@@ -29,6 +29,8 @@ _TRANSIENT = {408, 409, 425, 429}
 _FIRST_WAIT_SECONDS = 1.0
 _LONGEST_WAIT_SECONDS = 60.0
 _MAX_BODY_BYTES = 1 << 22
+_Outcome = tuple[bool | None, str | None]
+"""An answer that was understood, or what was wrong."""
 _FAILURES_IN_A_ROW = 5
 """Questions that came to nothing, one after another, after which the endpoint counts as down."""
 
@@ -95,11 +97,16 @@ class EndpointJudge:
         is down: what was answered is kept, so that the same command goes on.
         """
         self.check()
+        asked: list[dict[Question, Future[_Outcome]]] = []
+        once: dict[str, Future[_Outcome]] = {}  # equal texts share a question
         with ThreadPoolExecutor(self.endpoint.concurrency) as threads:
-            asked: list[dict[Question, Future[tuple[bool | None, str | None]]]] = []
             for text, seed in zip(texts, seeds, strict=True):
-                questions = QUESTIONS if seed is not None else QUESTIONS[:1]
-                asked.append({q: threads.submit(self._ask, q, text, seed or "") for q in questions})
+                asked.append({})
+                for question in QUESTIONS if seed is not None else QUESTIONS[:1]:
+                    prompt = self._prompt(question, text, seed or "")
+                    if prompt not in once:
+                        once[prompt] = threads.submit(self._ask, question, prompt)
+                    asked[-1][question] = once[prompt]
         if self._down is not None:
             raise self._down
         longest = self.endpoint.max_characters
@@ -108,10 +115,12 @@ class EndpointJudge:
             for own, text, seed in zip(asked, texts, seeds, strict=True)
         ]
 
-    def _ask(self, question: Question, text: str, seed: str) -> tuple[bool | None, str | None]:
-        """The answer, and what kept it from being one."""
+    def _prompt(self, question: Question, text: str, seed: str) -> str:
         longest = self.endpoint.max_characters
-        prompt = _writable(fill(question, text[:longest], seed[:longest]))
+        return _writable(fill(question, text[:longest], seed[:longest]))
+
+    def _ask(self, question: Question, prompt: str) -> _Outcome:
+        """The answer, and what kept it from being one."""
         key = digest(
             {
                 "model": self.endpoint.model,
@@ -240,7 +249,7 @@ def _content(data: bytes, prompt: str) -> tuple[str | None, int]:
     return content, tokens
 
 
-def _answer(asked: Mapping[Question, Future[tuple[bool | None, str | None]]], cut: bool) -> Answer:
+def _answer(asked: Mapping[Question, Future[_Outcome]], cut: bool) -> Answer:
     found = {question: future.result() for question, future in asked.items()}
     problems = {problem for _, problem in found.values() if problem is not None}
     return Answer(
