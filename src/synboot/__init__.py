@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from synboot.verbs.evaluation import evaluate as evaluate
     from synboot.verbs.pairing import find_pairs as find_pairs
+    from synboot.verbs.quality import quality as quality
     from synboot.verbs.reporting import report as report
     from synboot.verbs.splitting import split_corpus as split_corpus
     from synboot.verbs.synthesis import synthesize as synthesize
@@ -23,6 +24,7 @@ _FUNCTIONS = {
     "synthesize": "synthesis",
     "pretrain": "training",
     "evaluate": "evaluation",
+    "quality": "quality",
     "report": "reporting",
 }
 """The public functions and the module of `synboot.verbs` that has each: loaded when first used, so

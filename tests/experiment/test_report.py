@@ -17,6 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from synboot.eval.quality.figures import rate_of
+from synboot.eval.quality.summary import quality_of
 from synboot.experiment import figures, report
 from synboot.experiment.report import ReportData, headline, render, write_report
 
@@ -149,7 +151,35 @@ def sample_result(seeds: int = 1) -> dict[str, Any]:
             for stage, label, arms, tokens, flops in ledger
         ],
         "caveats": ["One small corpus and one small model."],
+        "quality": sample_quality(),
     }
+
+
+def sample_quality() -> dict[str, Any]:
+    """Of synthetic text of which a quarter is beside the point."""
+
+    def side(rates: dict[str, int]) -> dict[str, Any]:
+        found = {name: rate_of(count, 3120) for name, count in rates.items()}
+        return {
+            "repetition": found["repetition"],
+            "pair_copying": found["copying"],
+            "duplicates": dict.fromkeys(("seed", "corpus", "draws"), found["repetition"]),
+            "novelty": {"seed": {"4": found["new"]}, "corpus": {"8": found["new"]}},
+            "without_spaces": rate_of(0, 3120),
+            "relevance": {"auc": {"auc": 0.71, "low": 0.69, "high": 0.73}},
+            "judged": {
+                "asked": 500,
+                "non_factual": rate_of(75, 490),
+                "irrelevant": rate_of(125, 490),
+                "problems": {"unparsed_non_factual": 10},
+            },
+        }
+
+    documents = {"synthetic": 3120, "real": 283, "real_pairs": 812, "synthetic_looked_at": 3120,
+                 "with_seed": 3120, "real_looked_at": 283, "pairs_looked_at": 812}  # fmt: skip
+    judge = {"judge": "endpoint", "model": "reader", "prompts": {"non_factual": "Is it?\n{text}"}}
+    ours, real = ({"repetition": n, "copying": n // 9, "new": 2400} for n in (134, 20))
+    return quality_of(documents, {}, side(ours), side(real), judge)
 
 
 def sample_curves(seeds: int = 1) -> list[dict[str, Any]]:
@@ -453,6 +483,16 @@ def test_headline_claims_what_the_interval_allows(
     assert headline(result) == f"{expected} of the oracle's gain."
     result["recovered"] = None
     assert ("its gain is " + report._signed(gain[0])) in headline(result)
+
+
+def test_quality_stands_beside_the_papers_figures() -> None:
+    page = " ".join(Page(render(light_data())).text.split())
+    for expected in ("4.3 [3.6, 5.1]", "duplicate@3120", "15.3 [12.4, 18.8]", "25.6", "reader",
+                     "0.710 [0.690, 0.730]", "10 unparsed non factual, in no rate"):  # fmt: skip
+        assert expected in page, expected
+    assert 'id="quality"' not in render(
+        ReportData(light_data().result | {"quality": None}, [], {}, {})
+    )
 
 
 def test_bare_result_still_makes_a_page() -> None:

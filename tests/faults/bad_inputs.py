@@ -116,6 +116,25 @@ CASES = [
         "synthesizer.partial, from which the mended command goes on",
     ),
     Case(
+        "a synthetic document whose seed is unknown",
+        "quality synthetic.jsonl -o quality.json --corpus corpus.jsonl",
+        {
+            "corpus.jsonl": DOCUMENTS,
+            "synthetic.jsonl": lines(
+                {"text": "made of the first", "seed_id": "d0"},
+                {"text": "made of nobody knows what", "seed_id": "d99"},
+            ),
+        },
+        "quality.json.partial, from which the mended command goes on",
+    ),
+    Case(
+        "a judge whose key is not set",
+        "quality corpus.jsonl -o quality.json --corpus corpus.jsonl --judge endpoint:reader "
+        "--judge-url http://127.0.0.1:9/v1 --judge-key-variable NO_SUCH_KEY",
+        {"corpus.jsonl": DOCUMENTS},
+        "quality.json.partial, from which the mended command goes on",
+    ),
+    Case(
         "a model directory without weights",
         "evaluate model corpus.jsonl -o scores.parquet",
         {"corpus.jsonl": DOCUMENTS, "model": lambda path: path.mkdir()},

@@ -9,10 +9,12 @@ import pytest
 
 ORDER = (
     "corpus", "tokenizer", "tokens", "embed", "neighbours", "pairs", "pretrain repetition, seed 0",
-    "tune", "synthesize", "pretrain sbp, seed 0", "pretrain oracle, seed 0",
+    "tune", "synthesize", "quality", "pretrain sbp, seed 0", "pretrain oracle, seed 0",
     "evaluate repetition, seed 0", "evaluate sbp, seed 0", "evaluate oracle, seed 0",
 )  # fmt: skip
-AFTER_PAIRS = {"pairs", "tune", "synthesize", "pretrain sbp, seed 0", "evaluate sbp, seed 0"}
+AFTER_PAIRS = {
+    "pairs", "tune", "synthesize", "quality", "pretrain sbp, seed 0", "evaluate sbp, seed 0",
+}  # fmt: skip
 
 
 def missing(synboot, runs: Path, *settings: str) -> set[str]:
@@ -43,6 +45,8 @@ def test_a_setting_forks_what_follows(finished_run: Path, synboot) -> None:
     }
     assert missing(synboot, finished_run, "synthesize.max_draws_per_seed=21") == set()
     assert missing(synboot, finished_run, "evaluate.bootstrap_resamples=300") == set()
+    assert missing(synboot, finished_run, "quality.max_repetition=0.3") == {"quality"}
+    assert missing(synboot, finished_run, "quality.judge_documents=9") == set()  # nobody judges
 
 
 def test_an_oracle_too_large_names_the_largest(finished_run: Path, synboot) -> None:

@@ -25,6 +25,7 @@ KILLS = [
     ("validation", "pretrain", 1, 1),
     ("checkpoint", "tune", 1, 2),
     ("part_done", "synthesize", 1, 1),
+    ("part_done", "quality", 1, 3),
     ("checkpoint", "pretrain", 2, 5),
     ("checkpoint", "pretrain", 3, 5),
     ("stage_start", "evaluate", 2, 1),
@@ -58,7 +59,7 @@ def test_killed_in_every_stage_and_equal(
     events = list(read_events(runs / "small" / "events.jsonl"))
     done = [(e["stage"], e["id"], e["part"]) for e in events if e["event"] == "part_done"]
     assert len(done) == len(set(done)), "a committed part was made again"
-    for stage in ("tokens", "embed", "neighbours", "synthesize"):
+    for stage in ("tokens", "embed", "neighbours", "synthesize", "quality"):
         reused = [e for e in events if e["event"] == "part_reused" and e["stage"] == stage]
         assert reused, f"the committed parts of {stage} were not taken up"
     resumed = [e for e in events if e["event"] == "training_from" and e["step"] > 0]

@@ -47,6 +47,11 @@ VERBS = {
         "--keep-unfinished --max-repetition 1 --min-tokens 2",
         ("part_done", "synthesize", 1),
     ),
+    "quality": (
+        "quality synthetic.parquet -o quality.json --corpus splits --pairs pairs.parquet "
+        "--dimensions 16",
+        ("part_done", "quality", 4),
+    ),
     "joint": (
         "pretrain splits -o joint --tokens 8K --synthetic synthetic.parquet --tokenizer base "
         "--preset 0.6m --context 64 --num-validations 4 --dropout 0.1",

@@ -25,6 +25,7 @@ FUNCTION_OF = {
     "synthesize": "synthesize",
     "pretrain": "pretrain",
     "evaluate": "evaluate",
+    "quality": "quality",
     "report": "report",
 }
 ONLY_OF_VERBS = {"json_output", "help"}

@@ -19,6 +19,7 @@ from synboot.experiment.arms import (
 )
 from synboot.experiment.chains import ChainPlanner
 from synboot.experiment.numerics import Numerics, numerics_of
+from synboot.experiment.quality_plan import plan_quality
 from synboot.experiment.recipe import STANDARD_INPUT, Recipe
 from synboot.experiment.stages.corpus import CorpusStage, TokenizerStage, TokensStage
 from synboot.experiment.stages.evaluation import EvaluateStage
@@ -45,6 +46,8 @@ class Plan:
     arm."""
     chains: dict[Run, dict[str, Stage]] = field(default_factory=dict)
     """What writes the text of each arm with synthetic text (`ChainPlanner.chain`)."""
+    quality: Stage | None = None
+    """Of the synthetic text, if the run has any."""
     pretrain: dict[Run, Stage] = field(default_factory=dict)
     evaluate: dict[Run, Stage] = field(default_factory=dict)
 
@@ -94,6 +97,8 @@ def make_plan(recipe: Recipe, runs: Path, content: str | None = None) -> Plan:
     _plan_corpus(plan, paths, content or corpus_bytes_digest(paths), numerics)
     seeds = recipe.experiment.seeds
     _plan_chains(plan, numerics)
+    if plan.bootstrap:
+        plan.quality = plan_quality(plan, numerics.parts, runs / "answers")
     for arm in arm_names(recipe.experiment):
         for seed in seeds:
             run = (arm, seed)

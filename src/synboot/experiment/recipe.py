@@ -22,6 +22,7 @@ from synboot.core.config import (
 )
 from synboot.data.corpus import MAX_DOCUMENT_BYTES, LongDocuments, OnBad
 from synboot.data.cuts import MIN_PIECE_BYTES
+from synboot.eval.quality.settings import QualityConfig
 from synboot.model.architecture import PRESETS
 from synboot.model.decode import CacheType
 from synboot.pairs.encoders.encoder import EncoderConfig
@@ -278,6 +279,7 @@ class Recipe(Config):
     pairs: PairsConfig = PairsConfig()
     tune: TuneConfig
     synthesize: SynthesizeConfig = SynthesizeConfig()
+    quality: QualityConfig = QualityConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     experiment: ExperimentConfig = ExperimentConfig()
     runtime: RuntimeConfig = Field(default_factory=RuntimeConfig)

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from synboot.core.storage import atomic_file
 from synboot.experiment import figures, figures_statistics
 from synboot.experiment.phrases import arm_label, governing, rivals, verdict_of
+from synboot.experiment.quality_report import quality_section
 from synboot.experiment.report_statistics import statistics_section
 
 SHOWN_CHARACTERS = 900  # of one text
@@ -103,6 +104,7 @@ def render(data: ReportData) -> str:
         synthetic_counts=_counts(synthetic.get("counts")),
         synthetic_kept=_samples(synthetic, "samples"),
         synthetic_dropped=_dropped(_samples(synthetic, "dropped_samples")),
+        quality=quality_section(result),
         shown_characters=SHOWN_CHARACTERS,
         shown_samples=SHOWN_SAMPLES,
         shown_per_reason=SHOWN_PER_REASON,

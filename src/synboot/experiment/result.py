@@ -110,6 +110,8 @@ def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
         for arm in plan.arms
         if arm != "sbp" and (arm, seeds[0]) in plan.chains
     }
+    if plan.quality is not None:
+        result["quality"] = read_json(artifacts[plan.quality.id].file("quality.json"))
     result["caveats"] = _caveats(result) + doubts(result) + _unequal_numerics(plan, artifacts)
     return result
 
@@ -243,7 +245,7 @@ def _ledger(plan: Plan, artifacts: Artifacts) -> list[dict[str, Any]]:
     for stage in plan.stages:
         counts = artifacts[stage.id].counts
         tokens = next((counts[name] for name in _TOKEN_COUNTS if name in counts), None)
-        entry = {"stage": stage.name, "label": stage.label, "arms": arms_of[stage.id]}
+        entry = {"stage": stage.name, "label": stage.label, "arms": arms_of.get(stage.id, [])}
         validation = {k: counts[k] for k in ("validation_flops",) if k in counts}
         ledger.append({**entry, "tokens": tokens, "flops": counts["flops"]} | validation)
     return ledger

@@ -7,10 +7,8 @@ any language that parts its words by spaces; others (Chinese, Japanese, Thai) ha
 
 from __future__ import annotations
 
-import hashlib
 import math
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,10 +18,9 @@ from pydantic import Field
 from synboot.core.config import Config
 from synboot.core.verdict import KEEP, Drop, Verdict
 from synboot.data.ngrams import all_windows, share_found, window_hashes
+from synboot.data.repeats import bare, bare_digest, repetition
 
-_REPETITION_WINDOW = 4
 _WHOLE = math.nextafter(1.0, 0.0)
-_BARE = re.compile(r"[\W_]+")
 
 
 class TextFilterConfig(Config):
@@ -111,12 +108,12 @@ class CorpusWindows:
 
     def __init__(self, texts: Sequence[str]) -> None:
         self.windows = all_windows(texts)
-        self._bare = {_bare_digest(text) for text in texts}
+        self._bare = {bare_digest(text) for text in texts}
 
     def overlap(self, draft: Draft) -> float:
         """Share of the draft's 13-word windows found in any document; 1.0 if a document equals it
         up to case, white space and punctuation."""
-        if _bare_digest(draft.text or "") in self._bare:
+        if bare_digest(draft.text or "") in self._bare:
             return 1.0
         return share_found(draft.windows, self.windows)
 
@@ -134,7 +131,7 @@ class EarlierDraws:
 
     def __call__(self, text: str) -> Verdict:
         """The verdict; a kept text counts as earlier from now on."""
-        digest = _bare_digest(text)
+        digest = bare_digest(text)
         windows = window_hashes(text).tolist()
         found = sum(window in self._windows for window in windows)
         share = 1.0 if digest in self._bare else found / max(len(windows), 1)
@@ -144,19 +141,3 @@ class EarlierDraws:
         self._bare.add(digest)
         self._windows.update(windows)
         return KEEP
-
-
-def repetition(tokens: Iterable[int]) -> float:
-    """Share of 4-token windows that stood in the text before; 0.0 for fewer than 4 tokens."""
-    sequence = [int(token) for token in tokens]
-    windows = list(zip(*(sequence[i:] for i in range(_REPETITION_WINDOW)), strict=False))
-    return (len(windows) - len(set(windows))) / len(windows) if windows else 0.0
-
-
-def bare(text: str) -> str:
-    """The text without case, white space and punctuation."""
-    return _BARE.sub("", text.casefold())
-
-
-def _bare_digest(text: str) -> bytes:
-    return hashlib.blake2b(bare(text).encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -196,11 +196,26 @@ def model_stamp(directory: Path) -> dict[str, Any] | None:
 
 
 def _file_stamp(file: Path) -> dict[str, Any] | None:
+    if file.suffix == ".json":
+        return _json_stamp(file)
     try:
         stamp = json.loads((pq.read_schema(file).metadata or {})[STAMP_KEY])
     except (OSError, pa.ArrowException, KeyError, ValueError):
         return None
     return stamp if isinstance(stamp, dict) else None
+
+
+def _json_stamp(file: Path) -> dict[str, Any] | None:
+    try:
+        stamp = read_json(file)[STAMP_KEY.decode()]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return stamp if isinstance(stamp, dict) and stamp.get("made_by") == "synboot" else None
+
+
+def publish_json(name: str, value: object, output: Path, stamp: Mapping[str, Any]) -> None:
+    """The JSON file `output`: `value` by its name, and the stamp."""
+    write_json(output, {name: value, STAMP_KEY.decode(): stamp})
 
 
 def publish_parquet(source: Path, output: Path, stamp: Mapping[str, Any]) -> None:

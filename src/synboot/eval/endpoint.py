@@ -1,0 +1,294 @@
+"""A judge behind an OpenAI-compatible endpoint: budget, retries, answers kept on disk.
+
+The only code that talks to a network beyond the corpus's own URLs, and only where it is told to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+from synboot.core.errors import BadInput, Incomplete
+from synboot.core.rng import unit_interval
+from synboot.core.storage import digest, read_json, write_json
+from synboot.eval.judge import PROMPTS, QUESTIONS, Answer, Question, fill, parse_answer
+
+_TRANSIENT = {408, 409, 425, 429}
+"""And everything from 500 on: worth asking again."""
+_FIRST_WAIT_SECONDS = 1.0
+_LONGEST_WAIT_SECONDS = 60.0
+_MAX_BODY_BYTES = 1 << 22
+_Outcome = tuple[bool | None, str | None]
+"""An answer that was understood, or what was wrong."""
+_FAILURES_IN_A_ROW = 5
+"""Questions that came to nothing, one after another, after which the endpoint counts as down."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the model is and how it is asked."""
+
+    url: str
+    model: str
+    key_variable: str | None = None
+    max_requests: int | None = None
+    max_tokens: int | None = None
+    answer_tokens: int = 16
+    max_characters: int = 8000
+    concurrency: int = 8
+    timeout_seconds: float = 60.0
+    attempts: int = 6
+    first_wait_seconds: float = _FIRST_WAIT_SECONDS
+
+
+class EndpointJudge:
+    """Asks a model behind an endpoint; what it answered is kept below `answers` by question, texts
+    and model, and not asked again."""
+
+    def __init__(self, endpoint: Endpoint, answers: Path) -> None:
+        self.endpoint = endpoint
+        self.answers = answers
+        self._lock = threading.Lock()
+        self._requests = self._tokens = self._failures = 0
+        self._down: Exception | None = None
+        self._opener = urllib.request.build_opener(_NoRedirect)
+
+    def describe(self) -> Mapping[str, Any]:
+        """The model by its name, the prompts, the budget. Not the endpoint: the same model may be
+        served anywhere."""
+        return {
+            "judge": "endpoint",
+            "model": self.endpoint.model,
+            "prompts": dict(PROMPTS),
+            "temperature": 0,
+            "answer_tokens": self.endpoint.answer_tokens,
+            "max_characters": self.endpoint.max_characters,
+            "max_requests": self.endpoint.max_requests,
+            "max_tokens": self.endpoint.max_tokens,
+        }
+
+    def check(self) -> None:
+        """Raises BadInput if the variable that should hold the API key is not set."""
+        variable = self.endpoint.key_variable
+        if variable is not None and not os.environ.get(variable):
+            raise BadInput(f"judge: expected an API key in the environment variable {variable}")
+
+    @property
+    def spent(self) -> dict[str, int]:
+        """Requests and tokens of all answers so far, those that were kept from before among
+        them."""
+        return {"requests": self._requests, "tokens": self._tokens}
+
+    def judge(self, texts: Sequence[str], seeds: Sequence[str | None]) -> list[Answer]:
+        """One judgement for each text.
+
+        Raises BadInput where the endpoint refuses (wrong key, unknown model), Incomplete where it
+        is down: what was answered is kept, so that the same command goes on.
+        """
+        self.check()
+        asked: list[dict[Question, Future[_Outcome]]] = []
+        once: dict[str, Future[_Outcome]] = {}  # equal texts share a question
+        with ThreadPoolExecutor(self.endpoint.concurrency) as threads:
+            for text, seed in zip(texts, seeds, strict=True):
+                asked.append({})
+                for question in QUESTIONS if seed is not None else QUESTIONS[:1]:
+                    prompt = self._prompt(question, text, seed or "")
+                    if prompt not in once:
+                        once[prompt] = threads.submit(self._ask, question, prompt)
+                    asked[-1][question] = once[prompt]
+        if self._down is not None:
+            raise self._down
+        longest = self.endpoint.max_characters
+        return [
+            _answer(own, len(text) > longest or len(seed or "") > longest)
+            for own, text, seed in zip(asked, texts, seeds, strict=True)
+        ]
+
+    def _prompt(self, question: Question, text: str, seed: str) -> str:
+        longest = self.endpoint.max_characters
+        return _writable(fill(question, text[:longest], seed[:longest]))
+
+    def _ask(self, question: Question, prompt: str) -> _Outcome:
+        """The answer, and what kept it from being one."""
+        key = digest(
+            {
+                "model": self.endpoint.model,
+                "answer_tokens": self.endpoint.answer_tokens,
+                "prompt": prompt,
+            }
+        )
+        file = self.answers / key[:2] / f"{key}.json"
+        kept = _kept(file)
+        if kept is None:
+            new = self._request(prompt)
+            if isinstance(new, str):
+                return None, new if new == "budget" else f"{new}_{question}"
+            kept = new
+            write_json(file, {"question": question, "model": self.endpoint.model, **kept})
+        elif not self._pay(kept["requests"], kept["tokens"]):
+            return None, "budget"
+        answer = parse_answer(kept["content"])
+        return answer, f"unparsed_{question}" if answer is None else None
+
+    def _pay(self, requests: int, tokens: int) -> bool:
+        """Whether the budget has room for what an answer cost when it was asked for."""
+        with self._lock:
+            if not self._has_room(requests):
+                return False
+            self._requests += requests
+            self._tokens += tokens
+            return True
+
+    def _has_room(self, requests: int = 1) -> bool:
+        most = self.endpoint
+        return (most.max_requests is None or self._requests + requests <= most.max_requests) and (
+            most.max_tokens is None or self._tokens < most.max_tokens
+        )
+
+    def _request(self, prompt: str) -> dict[str, Any] | str:
+        """`content`, `requests`, `tokens` of an answer; `budget` or `failed` where none came."""
+        problem = ""
+        for attempt in range(self.endpoint.attempts):
+            with self._lock:
+                if self._down is not None:
+                    return "failed"
+                if not self._has_room():
+                    return "budget"
+                self._requests += 1
+            wait = self.endpoint.first_wait_seconds * 2**attempt
+            wait *= 0.5 + unit_interval("judge", prompt, attempt)
+            try:
+                content, tokens = self._post(prompt)
+            except urllib.error.HTTPError as error:
+                problem = f"answered {error.code} {error.reason}"
+                with error:
+                    if error.code not in _TRANSIENT and error.code < 500:
+                        self._refused(f"{problem}: {_excerpt(error)}")
+                        return "failed"
+                    wait = max(wait, _asked_to_wait(error))
+            except (OSError, HTTPException, ValueError) as error:
+                problem = f"gave no answer: {error or type(error).__name__}"
+            else:
+                with self._lock:
+                    self._failures = 0
+                    self._tokens += tokens
+                return {"content": content, "requests": attempt + 1, "tokens": tokens}
+            if attempt + 1 < self.endpoint.attempts:
+                time.sleep(min(wait, _LONGEST_WAIT_SECONDS))
+        with self._lock:
+            self._failures += 1
+            if self._failures >= _FAILURES_IN_A_ROW:
+                self._down = self._down or Incomplete(
+                    f"judge: {self.endpoint.url} {problem}, {self._failures} questions in a row; "
+                    "answers so far are kept, and the same command goes on"
+                )
+        return "failed"
+
+    def _refused(self, problem: str) -> None:
+        with self._lock:
+            self._down = self._down or BadInput(
+                f"judge: {self.endpoint.url}, model {self.endpoint.model}: {problem}"
+            )
+
+    def _post(self, prompt: str) -> tuple[str | None, int]:
+        """The content of an answer and the tokens it cost. Raises HTTPError, OSError for a network
+        that fails or is too slow, ValueError for what is no answer."""
+        body = {
+            "model": self.endpoint.model,
+            "messages": [{"role": "user", "content": prompt}],
+            "temperature": 0,
+            "max_tokens": self.endpoint.answer_tokens,
+        }
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if self.endpoint.key_variable is not None:
+            headers["Authorization"] = f"Bearer {os.environ[self.endpoint.key_variable].strip()}"
+        request = urllib.request.Request(
+            self.endpoint.url.rstrip("/") + "/chat/completions",
+            json.dumps(body).encode("utf-8"),
+            headers,
+        )
+        seconds = self.endpoint.timeout_seconds
+        deadline = time.monotonic() + seconds
+        with self._opener.open(request, timeout=seconds) as response:
+            data = bytearray()
+            while chunk := response.read1(1 << 16):
+                data += chunk
+                if len(data) > _MAX_BODY_BYTES:
+                    raise ValueError("an answer of more than 4 MB")
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"more than {seconds:g} seconds")
+        return _content(bytes(data), prompt)
+
+
+def _content(data: bytes, prompt: str) -> tuple[str | None, int]:
+    """What an answer says, and its tokens; where it counts none, its bytes and the prompt's, which
+    are never fewer."""
+    try:
+        answer = json.loads(data)
+        content = answer["choices"][0]["message"]["content"]
+        usage = answer.get("usage") or {}
+        tokens = usage.get("total_tokens")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise ValueError("expected a chat completion") from None
+    if content is not None and not isinstance(content, str):
+        raise ValueError("expected a chat completion with text")
+    content = None if content is None else _writable(content)
+    if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
+        tokens = len(prompt.encode()) + len((content or "").encode())
+    return content, tokens
+
+
+def _answer(asked: Mapping[Question, Future[_Outcome]], cut: bool) -> Answer:
+    found = {question: future.result() for question, future in asked.items()}
+    problems = {problem for _, problem in found.values() if problem is not None}
+    return Answer(
+        found["non_factual"][0],
+        found["irrelevant"][0] if "irrelevant" in found else None,
+        tuple(sorted(problems | ({"cut"} if cut else set()))),
+    )
+
+
+def _writable(text: str) -> str:
+    """The text without halves of surrogate pairs, which UTF-8 cannot hold."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _kept(file: Path) -> dict[str, Any] | None:
+    """An answer that was kept, if there is a whole one."""
+    with contextlib.suppress(OSError, ValueError):
+        kept = read_json(file)
+        if isinstance(kept, dict) and {"content", "requests", "tokens"} <= set(kept):
+            return kept
+    return None
+
+
+def _excerpt(error: urllib.error.HTTPError) -> str:
+    with contextlib.suppress(OSError, HTTPException):
+        return " ".join(error.read(2000).decode("utf-8", "replace").split())[:200]
+    return ""
+
+
+def _asked_to_wait(error: urllib.error.HTTPError) -> float:
+    """Seconds that the endpoint asks for, if it does in seconds."""
+    try:
+        return max(0.0, float(error.headers.get("Retry-After") or 0))
+    except ValueError:
+        return 0.0
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect is a refusal: following it would show the key to another host."""
+
+    def redirect_request(self, *_arguments: Any, **_options: Any) -> None:
+        return None

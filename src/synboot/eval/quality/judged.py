@@ -1,0 +1,48 @@
+"""What a judge said of a sample: rates, and how many texts it said nothing of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from synboot.core.events import ReportProgress, ignore_progress
+from synboot.core.judgement import Judge, Judgement
+from synboot.eval.quality.figures import Figure, rate_of
+
+_AT_ONCE = 16
+
+
+def judge_sides(
+    judge: Judge,
+    sides: Sequence[tuple[Sequence[str], Sequence[str | None]]],
+    progress: ReportProgress = ignore_progress,
+) -> list[list[Judgement]]:
+    """The judgements of each side's texts beside their seeds. Sides take turns, some texts at a
+    time, so that a judge whose budget ends has said as much of each. `progress` may raise."""
+    found: list[list[Judgement]] = [[] for _ in sides]
+    total = sum(len(texts) for texts, _ in sides)
+    for start in range(0, max((len(texts) for texts, _ in sides), default=0), _AT_ONCE):
+        for own, (texts, seeds) in zip(found, sides, strict=True):
+            progress(sum(map(len, found)), total, "judging")
+            part = slice(start, start + _AT_ONCE)
+            if texts[part]:
+                own += judge.judge(texts[part], seeds[part])
+    progress(total, total, "judging")
+    return found
+
+
+def judged_figures(judgements: Sequence[Judgement]) -> Figure:
+    """`non_factual` and `irrelevant`: rates among the texts that the judge decided; `asked`, and
+    under `problems` how many texts have which problem of `Answer` (of others: none)."""
+    problems = Counter(problem for each in judgements for problem in getattr(each, "problems", ()))
+    return {
+        "asked": len(judgements),
+        "non_factual": _rate([each.non_factual for each in judgements]),
+        "irrelevant": _rate([each.irrelevant for each in judgements]),
+        "problems": dict(sorted(problems.items())),
+    }
+
+
+def _rate(answers: Sequence[bool | None]) -> Figure:
+    decided = [answer for answer in answers if answer is not None]
+    return rate_of(sum(decided), len(decided))

@@ -1,0 +1,89 @@
+"""Novelty: which runs of words of a text do not stand in its seed, or nowhere in a corpus.
+
+A run that comes twice counts twice; a text of fewer than n words has no run of n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from synboot.data.ngrams import Hashes, Words, distinct_hashes
+from synboot.eval.quality.figures import Integers
+
+RUNS = (1, 2, 3, 4, 5, 8, 13)
+"""The lengths, in words, that are looked at."""
+_NONE = -1
+_AT_ONCE = 1 << 20
+_TEXT_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+
+
+def new_to_seed(texts: Words, seeds: Words, n: int) -> tuple[Integers, Integers]:
+    """How many runs of `n` words of text i do not stand in seed i, and how many it has; int64
+    [texts] each. `seeds` has one for each text."""
+    hashes, text_of = texts.runs(n)
+    known = np.sort(_of_text(*seeds.runs(n)))
+    new = ~_is_in(_of_text(hashes, text_of), known)
+    return _by_text(text_of[new], len(texts)), _by_text(text_of, len(texts))
+
+
+def _of_text(hashes: Hashes, text_of: Integers) -> Hashes:
+    """Hashes that stand for a run and its text: mixed anew, so that equal runs of two texts, and
+    what differs by as much as their numbers do, are as far apart as any."""
+    sums = hashes + (text_of.astype(np.uint64) + np.uint64(1)) * _TEXT_FACTOR
+    sums = (sums ^ (sums >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
+    mixed: Hashes = sums ^ (sums >> np.uint64(32))
+    return mixed
+
+
+def new_to_corpus(
+    texts: Words, itself: Integers, corpus: Iterable[tuple[int, Words]], n: int
+) -> tuple[Integers, Integers]:
+    """How many runs of `n` words of each text no document of `corpus` has, and how many it has;
+    int64 [texts] each.
+
+    `corpus`: blocks of documents, each with the number of its first one, ascending. `itself`: int64
+    [texts], which document of the corpus the text is, -1 for none: a real document is compared with
+    the others. Holds 24 bytes for each distinct run of the texts, and one block.
+    """
+    hashes, text_of = texts.runs(n)
+    known = distinct_hashes(hashes)
+    first = np.full(known.size, _NONE, np.int64)  # of the documents that have a run
+    last = first.copy()
+    for number, block in corpus:
+        found, document = block.runs(n)
+        for start in range(0, found.size, _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            places, there = _places(found[part], known)
+            places, numbers = places[there], number + document[part][there]
+            last[places] = numbers  # ascending: the last one of several stays
+            unseen = first[places] == _NONE
+            first[places[unseen][::-1]] = numbers[unseen][::-1]
+    new = np.zeros(hashes.size, dtype=bool)
+    for start in range(0, hashes.size, _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        places, _ = _places(hashes[part], known)
+        own = itself[text_of[part]]
+        alone = (first[places] == own) & (last[places] == own)
+        new[part] = alone  # where own is -1: no document has it
+    return _by_text(text_of[new], len(texts)), _by_text(text_of, len(texts))
+
+
+def _places(hashes: Hashes, known: Hashes) -> tuple[Integers, np.ndarray]:
+    """Where each hash stands in `known` (sorted, not empty), and whether it does: looked up in
+    their order, which stays in the caches."""
+    if not known.size:
+        return np.zeros(hashes.size, np.int64), np.zeros(hashes.size, dtype=bool)
+    order = np.argsort(hashes)
+    places = np.empty(hashes.size, np.int64)
+    places[order] = np.minimum(np.searchsorted(known, hashes[order]), known.size - 1)
+    return places, known[places] == hashes
+
+
+def _is_in(hashes: Hashes, known: Hashes) -> np.ndarray:
+    return _places(hashes, known)[1]
+
+
+def _by_text(text_of: Integers, num_texts: int) -> Integers:
+    return np.bincount(text_of, minlength=num_texts).astype(np.int64)
