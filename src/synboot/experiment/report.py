@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from synboot.core.storage import atomic_file
 from synboot.experiment import figures
+from synboot.experiment.task_section import contamination_rows, task_rows
 
 SHOWN_CHARACTERS = 900  # of one text
 SHOWN_SAMPLES = 8  # of what was kept
@@ -75,6 +76,9 @@ def render(data: ReportData) -> str:
         "integer": _integer,
         "flops": _flops,
         "percent": _percent,
+        "tenths": lambda value: f"{value:.1%}" if _known(value) else _NONE,
+        "hundredths": lambda value: f"{value:.2%}" if _known(value) else _NONE,
+        "signed_tenths": lambda value: _signed(100 * value, 1) + "%" if _known(value) else _NONE,
         "arm": figures.arm_label,
         "role": figures.arm_role,
         "words": lambda name: str(name).replace("_", " "),
@@ -90,6 +94,8 @@ def render(data: ReportData) -> str:
         notes=_notes(result),
         arms=_arms(result),
         seeds=_seeds(result),
+        task_rows=task_rows(result),
+        contamination_rows=contamination_rows(result),
         figures=_figures(data),
         totals=_ledger_totals(result),
         duplicates=sum(_numbers((result["corpus"].get("exact_duplicates") or {}).values())),
@@ -188,7 +194,8 @@ def _seeds(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _method_ledger(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The ledger without evaluation, which every arm has and no method needs."""
-    return [entry for entry in result.get("ledger") or [] if entry["stage"] != "evaluate"]
+    evaluation = ("evaluate", "items", "tasks", "contamination")
+    return [entry for entry in result.get("ledger") or [] if entry["stage"] not in evaluation]
 
 
 def _ledger_totals(result: Mapping[str, Any]) -> dict[str, float]:

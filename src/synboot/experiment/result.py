@@ -26,6 +26,7 @@ from synboot.experiment.statistics import (
     paired_bootstrap,
     recovered,
 )
+from synboot.experiment.task_results import arms_of_tasks, task_results
 from synboot.model.architecture import num_parameters, shape_of
 from synboot.pipeline.stage import Artifact, Stage
 
@@ -108,6 +109,9 @@ def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
         }
     if plan.bootstrap:
         result |= _bootstrap_facts(plan, artifacts)
+    if plan.contamination is not None:
+        answers = {run: artifacts[stage.id] for run, stage in plan.tasks.items()}
+        result |= task_results(answers, artifacts[plan.contamination.id], **resampling)
     result["caveats"] = _caveats(result) + _unequal_numerics(plan, artifacts)
     return result
 
@@ -262,11 +266,13 @@ def _ledger(plan: Plan, artifacts: Artifacts) -> list[dict[str, Any]]:
 
     for (arm, _), stage in plan.evaluate.items():
         need(stage, arm)
+    for arm, stage in arms_of_tasks(plan.tasks):
+        need(stage, arm)
     ledger = []
     for stage in plan.stages:
         counts = artifacts[stage.id].counts
         tokens = next((counts[name] for name in _TOKEN_COUNTS if name in counts), None)
-        entry = {"stage": stage.name, "label": stage.label, "arms": arms_of[stage.id]}
+        entry = {"stage": stage.name, "label": stage.label, "arms": arms_of.get(stage.id, [])}
         validation = {k: counts[k] for k in ("validation_flops",) if k in counts}
         ledger.append({**entry, "tokens": tokens, "flops": counts["flops"]} | validation)
     return ledger

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from synboot.experiment.task_section import task_lines
+
 
 def stage_table(described: Mapping[str, Any]) -> str:
     """What a run would do, a line for each stage."""
@@ -61,4 +63,4 @@ def comparison_table(result: Mapping[str, Any]) -> str:
             else f"recovered of the oracle's gain: {share['value']:.1%} "
             f"[{share['low']:.1%}, {share['high']:.1%}]"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *task_lines(result)])
