@@ -17,6 +17,7 @@ import typer
 from synboot import __version__
 from synboot.core.errors import BadInput, SynbootError
 from synboot.core.events import display_for
+from synboot.verbs.options import READING, SHARED, TASKS, Options
 
 app = typer.Typer(
     help="Synthetic bootstrapped pretraining: a new corpus from how your documents relate.",
@@ -101,48 +102,14 @@ def status(
     _run(recipe, runs, settings or [], None, True, json_output)
 
 
-# What every verb on plain files takes besides its own options, and how documents are read.
-_SHARED: dict[str, tuple[Any, Any]] = {
-    "overwrite": (
-        Annotated[bool, typer.Option(help="Replace an output that synboot made differently.")],
-        False,
-    ),
-    "json_output": (JsonOption, False),
-}
-_READING: dict[str, tuple[Any, Any]] = {
-    "text_field": (
-        Annotated[str, typer.Option(help="Where a record has its text; a.b goes into objects.")],
-        "text",
-    ),
-    "id_field": (Annotated[str, typer.Option(help="Where a record has its id.")], "id"),
-    "group_field": (
-        Annotated[str | None, typer.Option(help="Documents of one group stay together.")],
-        None,
-    ),
-    "license": (
-        Annotated[str | None, typer.Option(help="Licence of documents that name none.")],
-        None,
-    ),
-    "on_bad": (Annotated[str, typer.Option(help="Bad records: stop, or skip and count.")], "stop"),
-    "max_document_bytes": (
-        Annotated[int, typer.Option(help="Longest text of a document.")],
-        1 << 28,
-    ),
-    "long_documents": (
-        Annotated[str, typer.Option(help="Longer texts: stop, or split into pieces.")],
-        "stop",
-    ),
-}
-
-
 def _verb(
-    module: str, function: str, *, reads: bool = True
+    module: str, function: str, *, reads: bool = True, more: Options | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A command that gives its options to `synboot.verbs.MODULE.FUNCTION` and shows the outcome.
 
-    The options that all such verbs share are added to its signature here.
+    The options that all such verbs share, and `more`, are added to its signature here.
     """
-    extra = (_READING if reads else {}) | _SHARED
+    extra = {**(more or {}), **(READING if reads else {}), **SHARED}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
@@ -322,10 +289,15 @@ def pretrain(
     """Train a language model on real text, or on real and synthetic text jointly."""
 
 
-@_verb("evaluation", "evaluate")
+@_verb("evaluation", "evaluate", more=TASKS)
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A causal LM directory.", show_default=False)],
-    corpus: CorpusArgument,
+    corpus: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="CORPUS", help="Held-out text; without it, --task.", show_default=False
+        ),
+    ] = None,
     *,
     output: OutputOption,
     context: ContextOption = None,
@@ -333,7 +305,7 @@ def evaluate(
     threads: ThreadsOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Score every document of held-out text under a model."""
+    """Score every document of held-out text under a model, or answer tasks with it."""
 
 
 @_verb("quality", "quality")

@@ -140,6 +140,22 @@ CASES = [
         {"corpus.jsonl": DOCUMENTS, "model": lambda path: path.mkdir()},
     ),
     Case(
+        "an item whose right choice is not there",
+        "evaluate model --task quiz.jsonl -o answers.parquet",
+        {
+            "quiz.jsonl": lines(
+                {"query": "What is wet?", "choices": ["fire", "water"], "gold": 1},
+                {"query": "What is hot?", "choices": ["fire", "water"], "gold": 2},
+            ),
+            "model": lambda path: small_model(path),
+        },
+    ),
+    Case(
+        "a task file of a recipe that is missing",
+        "run recipe.yaml --set evaluate.tasks.quiz=quiz.jsonl",
+        {"corpus.jsonl": DOCUMENTS, "recipe.yaml": recipe()},
+    ),
+    Case(
         "unknown recipe key",
         "run recipe.yaml",
         {"corpus.jsonl": DOCUMENTS, "recipe.yaml": recipe(pairs={"min_similarty": 0.2})},

@@ -16,6 +16,7 @@ SOURCES = sorted((ROOT / "src" / "synboot").rglob("*.py"))
 LAZY = {
     "cli.py": "verbs load what they need, so that --help is fast",
     "pairs/encoders/sentence_transformers.py": "an optional dependency, with an install hint",
+    "eval/harness.py": "an optional dependency, with an install hint",
     "core/events.py": "rich is loaded only where there is a terminal to draw on",
 }
 

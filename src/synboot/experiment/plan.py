@@ -24,6 +24,7 @@ from synboot.experiment.recipe import STANDARD_INPUT, Recipe
 from synboot.experiment.stages.corpus import CorpusStage, TokenizerStage, TokensStage
 from synboot.experiment.stages.evaluation import EvaluateStage
 from synboot.experiment.stages.training import COST_OF, PretrainStage, loop_identity
+from synboot.experiment.task_plan import contamination_stage, items_stage, tasks_stage
 from synboot.model.architecture import shape_of
 from synboot.model.flops import cost_of_shape, training_flops
 from synboot.pipeline.stage import Stage
@@ -50,6 +51,8 @@ class Plan:
     """Of the synthetic text, if the run has any."""
     pretrain: dict[Run, Stage] = field(default_factory=dict)
     evaluate: dict[Run, Stage] = field(default_factory=dict)
+    tasks: dict[Run, Stage] = field(default_factory=dict)
+    contamination: Stage | None = None
 
     @property
     def arms(self) -> list[str]:
@@ -88,13 +91,27 @@ def corpus_file(recipe: Recipe, runs: Path) -> Paths:
     return str(path)
 
 
-def make_plan(recipe: Recipe, runs: Path, content: str | None = None) -> Plan:
-    """All stages of a recipe. Reads the corpus once, for the digest of its bytes, unless that is
-    known as `content` and nothing will be run."""
+def make_plan(
+    recipe: Recipe,
+    runs: Path,
+    content: str | None = None,
+    task_content: Mapping[str, str] | None = None,
+) -> Plan:
+    """All stages of a recipe. Reads corpus and task files once, for the digests of their bytes,
+    unless those are known as `content` and `task_content`, and nothing will be run."""
     plan = Plan(recipe)
     numerics = numerics_of(recipe.runtime)
     paths = corpus_file(recipe, runs) if content is None else ()
     _plan_corpus(plan, paths, content or corpus_bytes_digest(paths), numerics)
+    items = items_stage(
+        recipe.evaluate.tasks,
+        {name: plan.corpus[name] for name in ("corpus", "tokenizer")},
+        seed=recipe.seed,
+        content=task_content,
+        world=recipe.corpus.world,
+    )
+    if items is not None:
+        plan.add(items)  # before any training: its files may be bad
     seeds = recipe.experiment.seeds
     _plan_chains(plan, numerics)
     if plan.bootstrap:
@@ -105,6 +122,13 @@ def make_plan(recipe: Recipe, runs: Path, content: str | None = None) -> Plan:
             plan.pretrain[run] = plan.add(_pretrain(plan, arm, seed, numerics))
     for run, pretrain in plan.pretrain.items():
         plan.evaluate[run] = plan.add(_evaluate(plan, run, pretrain, numerics))
+    if items is not None:
+        for run, pretrain in plan.pretrain.items():
+            own = tasks_stage(recipe, run, items, pretrain, plan.corpus, numerics)
+            plan.tasks[run] = plan.add(own)
+        text = plan.bootstrap.get("synthesize")
+        looked = contamination_stage(recipe, items, plan.corpus, text, numerics)
+        plan.contamination = plan.add(looked)
     return plan
 
 

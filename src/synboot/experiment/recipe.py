@@ -23,6 +23,7 @@ from synboot.core.config import (
 from synboot.data.corpus import MAX_DOCUMENT_BYTES, LongDocuments, OnBad
 from synboot.data.cuts import MIN_PIECE_BYTES
 from synboot.eval.quality.settings import QualityConfig
+from synboot.experiment.task_recipe import Tasks
 from synboot.model.architecture import PRESETS
 from synboot.model.decode import CacheType
 from synboot.pairs.encoders.encoder import EncoderConfig
@@ -196,6 +197,8 @@ class EvaluateConfig(Config):
     """The one rule for all arms: the last, or the best on validation, which stops an arm that
     overfits (repetition, first of all) where it should be stopped."""
     bootstrap_resamples: int = Field(default=10_000, ge=100)
+    tasks: Tasks = ()
+    """A list of tasks, or {name: path or settings}."""
 
 
 class ExperimentConfig(Config):

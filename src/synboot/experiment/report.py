@@ -21,6 +21,7 @@ from synboot.experiment import figures, figures_statistics
 from synboot.experiment.phrases import arm_label, governing, rivals, verdict_of
 from synboot.experiment.quality_report import quality_section
 from synboot.experiment.report_statistics import statistics_section
+from synboot.experiment.task_section import contamination_rows, task_rows
 
 SHOWN_CHARACTERS = 900  # of one text
 SHOWN_SAMPLES = 8  # of what was kept
@@ -79,6 +80,9 @@ def render(data: ReportData) -> str:
         "flops": _flops,
         "percent": _percent,
         "arm": arm_label,
+        "tenths": lambda value: f"{value:.1%}" if _known(value) else _NONE,
+        "hundredths": lambda value: f"{value:.2%}" if _known(value) else _NONE,
+        "signed_tenths": lambda value: _signed(100 * value, 1) + "%" if _known(value) else _NONE,
         "role": figures.arm_role,
         "words": lambda name: str(name).replace("_", " "),
         "unbroken": lambda text: re.sub(r"\[[^]]*\]", _unbroken, text),
@@ -93,6 +97,8 @@ def render(data: ReportData) -> str:
         notes=_notes(result),
         arms=_arms(result),
         seeds=_seeds(result),
+        task_rows=task_rows(result),
+        contamination_rows=contamination_rows(result),
         figures=_figures(data),
         surely=statistics_section(result, signed=_signed, percent=_percent),
         totals=_ledger_totals(result),
@@ -195,7 +201,8 @@ def _seeds(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _method_ledger(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The ledger without evaluation, which every arm has and no method needs."""
-    return [entry for entry in result.get("ledger") or [] if entry["stage"] != "evaluate"]
+    evaluation = ("evaluate", "items", "tasks", "contamination")
+    return [entry for entry in result.get("ledger") or [] if entry["stage"] not in evaluation]
 
 
 def _ledger_totals(result: Mapping[str, Any]) -> dict[str, float]:

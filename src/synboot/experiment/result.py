@@ -21,6 +21,7 @@ from synboot.experiment.stages.corpus import (
 from synboot.experiment.stages.evaluation import read_scores
 from synboot.experiment.stages.training import COST_OF
 from synboot.experiment.statistics.scores import Scores, mean_scores
+from synboot.experiment.task_results import arms_of_tasks, task_results
 from synboot.model.architecture import num_parameters, shape_of
 from synboot.pipeline.stage import Artifact, Stage
 
@@ -112,6 +113,9 @@ def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
     }
     if plan.quality is not None:
         result["quality"] = read_json(artifacts[plan.quality.id].file("quality.json"))
+    if plan.contamination is not None:
+        answers = {run: artifacts[stage.id] for run, stage in plan.tasks.items()}
+        result |= task_results(answers, artifacts[plan.contamination.id], **resampling)
     result["caveats"] = _caveats(result) + doubts(result) + _unequal_numerics(plan, artifacts)
     return result
 
@@ -240,6 +244,8 @@ def _ledger(plan: Plan, artifacts: Artifacts) -> list[dict[str, Any]]:
                 need(source, arm)
 
     for (arm, _), stage in plan.evaluate.items():
+        need(stage, arm)
+    for arm, stage in arms_of_tasks(plan.tasks):
         need(stage, arm)
     ledger = []
     for stage in plan.stages:

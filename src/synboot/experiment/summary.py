@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from synboot.experiment.phrases import arm_label, ends, rivals, times, times_ends
+from synboot.experiment.task_section import task_lines
 
 
 def stage_table(described: Mapping[str, Any]) -> str:
@@ -73,7 +74,7 @@ def comparison_table(result: Mapping[str, Any]) -> str:
         )
     if standing := rivals(result):
         lines.append(standing)
-    return "\n".join(lines)
+    return "\n".join([*lines, *task_lines(result)])
 
 
 def _gain(gain: Mapping[str, Any]) -> str:

@@ -1,11 +1,14 @@
-"""evaluate: what a model is worth on held-out text."""
+"""evaluate: what a model is worth on held-out text, or on tasks."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
+from synboot.core.errors import BadInput
 from synboot.experiment.stages.evaluation import EvaluateStage
+from synboot.verbs.answering import answer
 from synboot.verbs.inputs import (
     Corpus,
     Reading,
@@ -19,9 +22,19 @@ from synboot.verbs.work import Outcome, complete, output_path, publish_parquet
 
 def evaluate(
     model: str | Path,
-    corpus: Corpus,
+    corpus: Corpus | None,
     output: str | Path,
     *,
+    task: str | Path | Sequence[str | Path] | None = None,
+    kind: str | None = None,
+    prompt: str | None = None,
+    delimiter: str = " ",
+    remove_prefix: str = "",
+    category_field: str | None = None,
+    limit: int | None = None,
+    against: Corpus | None = None,
+    harness: bool = False,
+    seed: int = 0,
     context: int | None = None,
     workers: int | None = 1,
     threads: int | None = None,
@@ -35,8 +48,49 @@ def evaluate(
 
     Writes the Parquet file `output`: id, num_tokens, num_bytes, nats. Counts: documents, tokens,
     bits_per_byte, nats_per_token, flops. Documents are scored alone, in float32, long
-    ones in windows that move by half a context. Raises BadInput.
+    ones in windows that move by half a context.
+
+    With `task` and no corpus, the items of task files (NAME=FILE, or named as the file) are
+    answered instead. `kind`, `prompt`, `delimiter`, `remove_prefix` and `category_field` say how
+    they are read and put to the model (`experiment.task_recipe.TaskConfig`); `limit` takes a subset
+    keyed by `seed`; with `harness`, lm-evaluation-harness reads the likelihoods. `output` has a row
+    an item: nats of every choice, its tokens, bytes and characters, and the choice by each score;
+    with `against`, a corpus, how many of the item's windows of 13 words stand in it. Counts: tasks,
+    contamination, without_contaminated. Raises BadInput.
     """
+    form = {
+        "kind": kind,
+        "prompt": prompt,
+        "delimiter": delimiter,
+        "remove_prefix": remove_prefix,
+        "category_field": category_field,
+    }
+    if task is not None and task != []:
+        if corpus:
+            raise BadInput("expected either a corpus or task, got both")
+        return answer(
+            model,
+            task,
+            output,
+            form=form,
+            limit=limit,
+            against=against or None,
+            harness=harness,
+            seed=seed,
+            context=context,
+            workers=workers,
+            threads=threads,
+            device=device,
+            overwrite=overwrite,
+            quiet=quiet,
+            **reading,
+        )
+    if not corpus:
+        raise BadInput("expected a corpus, or task (--task FILE)")
+    of_tasks = {**form, "delimiter": None if delimiter == " " else delimiter, "limit": limit}
+    of_tasks |= {"against": against, "harness": harness, "seed": seed}
+    if given_of_tasks := [name for name, value in of_tasks.items() if value]:
+        raise BadInput(f"{', '.join(given_of_tasks)}: only with task")
     path = output_path(output, ".parquet")
     own = machine(workers=workers, threads=threads, device=device)
     given = given_model(model, context)

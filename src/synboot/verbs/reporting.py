@@ -90,7 +90,7 @@ def _of_run(directory: Path) -> ReportData:
         ) from None
     recipe = validate(Recipe, values, str(directory / "recipe.json"))
     store = RunPaths(directory.parent, recipe.name).store
-    plan = make_plan(recipe, directory.parent, _content(directory))
+    plan = make_plan(recipe, directory.parent, _content(directory), _task_content(directory))
     artifacts = {}
     for stage in plan.stages:
         artifact = Artifact.open(stage.directory(store))
@@ -111,6 +111,19 @@ def _content(directory: Path) -> str:
         return str(manifest["config"]["content"])
     except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
         raise BadInput(f"{directory}: the run has not read its corpus yet ({error!r})") from None
+
+
+def _task_content(directory: Path) -> dict[str, str]:
+    """The digests of the bytes of a run's task files, by task."""
+    stages = read_json(directory / "stages.json")
+    items = next((stage for stage in stages if stage["name"] == "items"), None)
+    if items is None:
+        return {}
+    try:
+        tasks = read_json(directory.parent / items["directory"] / MANIFEST)["config"]["tasks"]
+        return {name: str(own["content"]) for name, own in tasks.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"{directory}: the run has not read its tasks yet ({error!r})") from None
 
 
 def _of_scores(source: Mapping[str, Files], *, seed: int, num_resamples: int) -> ReportData:

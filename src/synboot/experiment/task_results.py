@@ -1,0 +1,74 @@
+"""Evaluation tasks in a run's result: what the arms answer, and which items they may have seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from synboot.data.ngrams import WINDOW_WORDS
+from synboot.eval.contamination import MIN_WORDS
+from synboot.experiment.stages.contamination import read_contaminated
+from synboot.experiment.stages.tasks import read_task_scores
+from synboot.experiment.task_scores import TaskScores, compare_arms
+from synboot.pipeline.stage import Artifact, Stage
+
+
+def task_results(
+    runs: Mapping[tuple[str, int], Artifact],
+    contamination: Artifact,
+    *,
+    seed: int,
+    num_resamples: int,
+) -> dict[str, Any]:
+    """`tasks` and `contamination` of a result, from the answers of every arm and training seed."""
+    answers = {run: read_task_scores(own.file("tasks.parquet")) for run, own in runs.items()}
+    found = read_contaminated(contamination)
+    tasks: dict[str, Any] = {}
+    overlaps: dict[str, Any] = {}
+    resampling = {"seed": seed, "num_resamples": num_resamples}
+    for task in next(iter(answers.values())):
+        scores: dict[str, dict[int, TaskScores]] = {}
+        for (arm, training_seed), own in answers.items():
+            scores.setdefault(arm, {})[training_seed] = own[task]
+        tasks[task] = compare_arms(scores, **resampling)
+        overlaps[task] = _overlap(contamination.counts["tasks"][task])
+        overlaps[task]["accuracy"] = {
+            "all": _accuracies(tasks[task]),
+            "without_contaminated": None
+            if found[task].all()
+            else _accuracies(
+                compare_arms(
+                    {
+                        arm: {number: own.chosen(~found[task]) for number, own in of_arm.items()}
+                        for arm, of_arm in scores.items()
+                    },
+                    **resampling,
+                )
+            ),
+        }
+        overlaps[task]["contaminated_in_any"] = int(np.count_nonzero(found[task]))
+    windows = {"words": WINDOW_WORDS, "min_words": MIN_WORDS}
+    return {"tasks": tasks, "contamination": {**windows, "tasks": overlaps}}
+
+
+def _overlap(counts: Mapping[str, Any]) -> dict[str, Any]:
+    judged = counts["items"] - counts["too_short"]
+    return {
+        "items": counts["items"],
+        "too_short": counts["too_short"],
+        "sources": {
+            name: {"contaminated": count, "share_of_judged": count / judged if judged else None}
+            for name, count in counts["contaminated"].items()
+        },
+    }
+
+
+def _accuracies(compared: Mapping[str, Any]) -> dict[str, Any]:
+    return {arm: facts["accuracy"] for arm, facts in compared["arms"].items()}
+
+
+def arms_of_tasks(tasks: Mapping[tuple[str, int], Stage]) -> list[tuple[str, Stage]]:
+    """What each arm's answers need, for the ledger."""
+    return [(arm, stage) for (arm, _), stage in tasks.items()]

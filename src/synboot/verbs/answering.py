@@ -1,0 +1,95 @@
+"""evaluate --task: what a model does with choices, minimal pairs and last words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Unpack
+
+from synboot.core.config import validate
+from synboot.core.errors import BadInput
+from synboot.eval.harness import harness_version
+from synboot.experiment.stages.contamination import ContaminationStage
+from synboot.experiment.stages.tasks import TasksStage
+from synboot.experiment.task_plan import items_stage
+from synboot.experiment.task_recipe import TaskConfig
+from synboot.experiment.task_section import answer_lines
+from synboot.pipeline.stage import Stage
+from synboot.verbs.inputs import Corpus, Reading, documents_stage, given_model, machine
+from synboot.verbs.work import Outcome, complete, output_path, publish_parquet
+
+
+def answer(
+    model: str | Path,
+    tasks: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    form: Mapping[str, Any],
+    limit: int | None,
+    against: Corpus | None,
+    harness: bool,
+    seed: int,
+    context: int | None,
+    workers: int | None,
+    threads: int | None,
+    device: str | None,
+    overwrite: bool,
+    quiet: bool,
+    **reading: Unpack[Reading],
+) -> Outcome:
+    """The items of task files answered by the causal LM in `model`, and looked for in the text of
+    `against`; see `synboot.evaluate`. `form`: fields of TaskConfig. Raises BadInput."""
+    path = output_path(output, ".parquet")
+    own = machine(workers=workers, threads=threads, device=device)
+    given = given_model(model, context)
+    configs = [
+        validate(TaskConfig, {"name": name, "path": file, "limit": limit, **form}, "task")
+        for name, file in _named(tasks).items()
+    ]
+    items = items_stage(configs, {}, seed=seed)
+    if items is None:
+        raise BadInput("task: expected a file of items at least")
+    stages: list[Stage] = [items]
+    inputs: dict[str, Stage] = {"items": items}
+    if against is not None:
+        documents = documents_stage({"train": against}, reading, path, seed=seed)
+        looked = ContaminationStage(
+            {"sources": ["corpus"]},
+            {"items": items, "corpus": documents},
+            seed=seed,
+            numerics=own.numerics.parts,
+        )
+        stages += [documents, looked]
+        inputs["contamination"] = looked
+    stage = TasksStage(
+        {"model": given.settings, **({"harness": harness_version()} if harness else {})},
+        inputs,
+        seed=seed,
+        numerics=own.numerics.scoring,
+        model_directory=given.directory,
+    )
+    outcome = complete(
+        "evaluate",
+        path,
+        [*stages, stage],
+        lambda made, stamp: publish_parquet(made[stage.id].file("tasks.parquet"), path, stamp),
+        workers=own.runtime.workers,
+        overwrite=overwrite,
+        quiet=quiet,
+        facts={"model": {"id": given.name, "counts": (given.made_by() or {}).get("counts", {})}},
+    )
+    return replace(outcome, text=answer_lines(outcome.counts))
+
+
+def _named(tasks: str | Path | Sequence[str | Path]) -> dict[str, str]:
+    """Files by the name of their task: NAME=FILE, or the file's own name before its first dot."""
+    named: dict[str, str] = {}
+    for task in [tasks] if isinstance(tasks, (str, Path)) else tasks:
+        name, equals, file = str(task).partition("=")
+        if not equals or Path(str(task)).exists():
+            name, file = Path(str(task)).name.split(".")[0], str(task)
+        if name in named:
+            raise BadInput(f"task {task}: the name {name} is taken; say NAME=FILE")
+        named[name] = file
+    return named

@@ -1,0 +1,91 @@
+"""Options of the program that several verbs share, or that one has many of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+Options = Mapping[str, tuple[Any, Any]]
+"""(annotation, default) by the name of the parameter."""
+
+SHARED: Options = {
+    "overwrite": (
+        Annotated[bool, typer.Option(help="Replace an output that synboot made differently.")],
+        False,
+    ),
+    "json_output": (Annotated[bool, typer.Option("--json", help="Print one JSON value.")], False),
+}
+"""What every verb on plain files takes."""
+
+READING: Options = {
+    "text_field": (
+        Annotated[str, typer.Option(help="Where a record has its text; a.b goes into objects.")],
+        "text",
+    ),
+    "id_field": (Annotated[str, typer.Option(help="Where a record has its id.")], "id"),
+    "group_field": (
+        Annotated[str | None, typer.Option(help="Documents of one group stay together.")],
+        None,
+    ),
+    "license": (
+        Annotated[str | None, typer.Option(help="Licence of documents that name none.")],
+        None,
+    ),
+    "on_bad": (Annotated[str, typer.Option(help="Bad records: stop, or skip and count.")], "stop"),
+    "max_document_bytes": (
+        Annotated[int, typer.Option(help="Longest text of a document.")],
+        1 << 28,
+    ),
+    "long_documents": (
+        Annotated[str, typer.Option(help="Longer texts: stop, or split into pieces.")],
+        "stop",
+    ),
+}
+"""How documents are read."""
+
+TASKS: Options = {
+    "task": (
+        Annotated[
+            list[str] | None,
+            typer.Option(metavar="[NAME=]FILE", help="Items to answer, in place of a corpus."),
+        ],
+        None,
+    ),
+    "kind": (
+        Annotated[
+            str | None, typer.Option(help="choices, minimal_pairs or last_word; told by fields.")
+        ],
+        None,
+    ),
+    "prompt": (
+        Annotated[
+            str | None,
+            typer.Option(help="question_answer, plain, or a template that names {fields}."),
+        ],
+        None,
+    ),
+    "delimiter": (Annotated[str, typer.Option(help="Between prompt and choice.")], " "),
+    "remove_prefix": (Annotated[str, typer.Option(help="Taken off the start of queries.")], ""),
+    "category_field": (
+        Annotated[str | None, typer.Option(help="By default category or UID, if there is one.")],
+        None,
+    ),
+    "limit": (
+        Annotated[int | None, typer.Option(help="Items of a task, at most; a keyed subset.")],
+        None,
+    ),
+    "against": (
+        Annotated[
+            list[str] | None, typer.Option(help="Training text in which items are looked for.")
+        ],
+        None,
+    ),
+    "harness": (
+        Annotated[bool, typer.Option(help="Let lm-evaluation-harness answer (synboot[eval]).")],
+        False,
+    ),
+    "seed": (Annotated[int, typer.Option(help="Key of the subset.")], 0),
+}
+"""How evaluate answers tasks."""
