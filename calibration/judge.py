@@ -45,7 +45,10 @@ def outcome(resamplings: int, texts: int, *, least: int) -> dict[str, Any]:
     for number in range(resamplings):
         corpus = _corpus(world, texts, number)
         found = judge.judge([s.text for s in corpus], [s.seed for s in corpus])
-        errors += sum(a != s.truth for a, s in zip(found, corpus, strict=True))
+        errors += sum(
+            (j.non_factual, j.irrelevant) != (s.truth.non_factual, s.truth.irrelevant)
+            for j, s in zip(found, corpus, strict=True)
+        )
         for name, rate in RATES.items():
             low, high = proportion_interval(sum(getattr(j, name) is True for j in found), texts)
             held[name] += low <= rate <= high

@@ -13,7 +13,8 @@ from synboot.worlds.facts.judge import FactsJudge, StatementCounts
 from synboot.worlds.facts.world import FactsConfig, FactsWorld
 
 WORLD = FactsWorld(FactsConfig(persons=40))
-JUDGE: Judge = FactsJudge(WORLD)
+JUDGE = FactsJudge(WORLD)
+AS_PROTOCOL: Judge = JUDGE
 ANNA, BELA = WORLD.persons[0], WORLD.persons[1]
 TRUE = f"The life of {ANNA.name}\n{ANNA.name} became a {ANNA.facts['profession']}."
 FALSE = f"The life of {ANNA.name}\n{ANNA.name} became a wizard."
@@ -29,7 +30,8 @@ def judge(text: str, seed: str | None) -> tuple[bool | None, bool | None]:
 def test_every_judgement_of_a_corrupted_corpus_is_right(seed: int, false, foreign) -> None:
     corpus = corrupted_corpus(WORLD, 40, seed=seed, non_factual=false, irrelevant=foreign)
     found = JUDGE.judge([s.text for s in corpus], [s.seed for s in corpus])
-    assert found == [s.truth for s in corpus]
+    assert [Judgement(j.non_factual, j.irrelevant) for j in found] == [s.truth for s in corpus]
+    assert {j.problems for j in found} == {()}
 
 
 def test_rates_of_corruption() -> None:
@@ -91,8 +93,14 @@ def test_description_has_a_canonical_form_and_tells_worlds_apart() -> None:
     assert canonical_json(JUDGE.describe()) != canonical_json(other.describe())
 
 
+def test_problems() -> None:
+    texts = [TRUE, f"{TRUE} Meow.", "Xo Yz kept a cat.", "Xo Yz kept a cat.\nMeow", "Meow"]
+    assert [j.problems for j in JUDGE.judge(texts, [None] * 5)] == [
+        (), ("not_understood",), ("nobody",), ("not_understood", "nobody"), ("not_understood",),
+    ]  # fmt: skip
+
+
 def test_counts() -> None:
-    judge = FactsJudge(WORLD)
     texts = [TRUE, FALSE, "Xo Yz kept a cat. Meow."]
-    assert judge.count(texts) == StatementCounts(6, 1, 3, 2, 1)
-    assert judge.count([]) == StatementCounts(0, 0, 0, 0, 0)
+    assert JUDGE.count(texts) == StatementCounts(6, 1, 3, 2, 1)
+    assert JUDGE.count([]) == StatementCounts(0, 0, 0, 0, 0)

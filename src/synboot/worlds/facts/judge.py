@@ -19,6 +19,14 @@ _RULES = {
 
 
 @dataclass(frozen=True)
+class FactsJudgement(Judgement):
+    """A judgement, and what else was met: `not_understood` (a unit is no phrase of the world),
+    `nobody` (a statement is about a person who does not exist)."""
+
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class StatementCounts:
     """Of some texts: units, those not understood, statements, the false ones, and those of the
     false that are about a person who does not exist."""
@@ -46,7 +54,7 @@ class FactsJudge:
             "rules": _RULES,
         }
 
-    def judge(self, texts: Sequence[str], seeds: Sequence[str | None]) -> list[Judgement]:
+    def judge(self, texts: Sequence[str], seeds: Sequence[str | None]) -> list[FactsJudgement]:
         """One judgement a text. Raises ValueError where there are not as many seeds as texts."""
         readings: dict[str, Reading] = {}  # a seed document has several draws
         found = []
@@ -57,12 +65,17 @@ class FactsJudge:
             found.append(self._judge(read(text), about))
         return found
 
-    def _judge(self, reading: Reading, seed_persons: set[str] | None) -> Judgement:
-        false = any(not self._world.holds(*s.fact) for s in reading.statements)
+    def _judge(self, reading: Reading, seed_persons: set[str] | None) -> FactsJudgement:
+        stated = reading.statements
         main = reading.main_person
-        return Judgement(
-            non_factual=false if reading.statements else None,
-            irrelevant=main not in seed_persons if main and seed_persons else None,
+        problems = {
+            "not_understood": reading.num_not_understood > 0,
+            "nobody": any(not self._world.knows(s.person) for s in stated),
+        }
+        return FactsJudgement(
+            any(not self._world.holds(*s.fact) for s in stated) if stated else None,
+            main not in seed_persons if main and seed_persons else None,
+            tuple(name for name, met in problems.items() if met),
         )
 
     def count(self, texts: Iterable[str]) -> StatementCounts:
