@@ -16,7 +16,7 @@ from synboot.core.storage import canonical_json
 
 def test_the_outcome_says_whether_its_bounds_hold() -> None:
     """Two of four intervals a rate: fewer with odds of 5e-4 each (binomial, 95%)."""
-    found = judge.outcome(4, 100, least=2)
+    found = judge.outcome(4, 400, least=2)
     assert found["held"] is True
     assert found["errors_of_the_judge"] == 0
     canonical_json(found)

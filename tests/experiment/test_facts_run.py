@@ -84,7 +84,7 @@ def test_the_settings_of_the_world_fork_its_run_and_no_other(
 def test_settings_of_the_world_without_the_world(small_recipe: Path) -> None:
     with pytest.raises(BadInput, match=r"corpus: facts: only the world facts has"):
         load_recipe(small_recipe, ["corpus.facts.persons=50"])
-    with pytest.raises(BadInput, match=r"corpus.facts.people: unknown key; did you mean persons"):
-        load_recipe(small_recipe, ["corpus.facts.people=50"])
+    with pytest.raises(BadInput, match=r"corpus.facts.person: unknown key; did you mean persons"):
+        load_recipe(small_recipe, ["corpus.facts.person=50"])
     with pytest.raises(BadInput, match=r"corpus.facts.persons.*greater than or equal to 8"):
         load_recipe(small_recipe, ["corpus.facts.persons=3"])
