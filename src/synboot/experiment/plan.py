@@ -15,7 +15,6 @@ from synboot.experiment.recipe import STANDARD_INPUT, ArmName, Recipe
 from synboot.experiment.stages.corpus import CorpusStage, TokenizerStage, TokensStage
 from synboot.experiment.stages.evaluation import EvaluateStage
 from synboot.experiment.stages.pairing import EmbedStage, NeighboursStage, PairsStage
-from synboot.experiment.stages.probes import MAX_PROBES, ProbesStage
 from synboot.experiment.stages.synthesis import SynthesizeStage
 from synboot.experiment.stages.training import PretrainStage, TuneStage, loop_identity
 from synboot.model.architecture import shape_of
@@ -43,8 +42,6 @@ class Plan:
     """embed, neighbours, pairs, base, tune, synthesize, if the run has the sbp arm."""
     pretrain: dict[Run, Stage] = field(default_factory=dict)
     evaluate: dict[Run, Stage] = field(default_factory=dict)
-    probes: Stage | None = None
-    """Questions about facts, if the corpus is the facts world."""
 
     def add(self, stage: Stage) -> Stage:
         """Put a stage at the end unless an equal one is there; returns the one that is there."""
@@ -122,9 +119,6 @@ def _plan_corpus(plan: Plan, paths: Paths, content: str, numerics: Numerics) -> 
     inputs = {"corpus": corpus, "tokenizer": tokenizer}
     tokens = plan.add(TokensStage({}, inputs, seed=recipe.seed, numerics=numerics.parts))
     plan.corpus = {**inputs, "tokens": tokens}
-    if recipe.corpus.world == "facts":
-        probed = {"oracle_multiple": recipe.budget.oracle_multiple, "max_items": MAX_PROBES}
-        plan.probes = plan.add(ProbesStage(probed, plan.corpus, seed=recipe.seed))
 
 
 def _plan_bootstrap(plan: Plan, numerics: Numerics) -> None:

@@ -266,7 +266,7 @@ def _ledger(plan: Plan, artifacts: Artifacts) -> list[dict[str, Any]]:
     for stage in plan.stages:
         counts = artifacts[stage.id].counts
         tokens = next((counts[name] for name in _TOKEN_COUNTS if name in counts), None)
-        entry = {"stage": stage.name, "label": stage.label, "arms": arms_of.get(stage.id, [])}
+        entry = {"stage": stage.name, "label": stage.label, "arms": arms_of[stage.id]}
         validation = {k: counts[k] for k in ("validation_flops",) if k in counts}
         ledger.append({**entry, "tokens": tokens, "flops": counts["flops"]} | validation)
     return ledger

@@ -17,6 +17,22 @@ from synboot.worlds.facts.phrases import STYLES, Phrase, Style
 from synboot.worlds.facts.rendering import fill
 
 NUM_CHOICES = 4
+MAX_ITEMS = 1000
+"""Of a set of probes: the share of right answers is known to 3 percentage points."""
+
+
+def attribute_probes(
+    unique: Iterable[str], everything: Iterable[str], seed: int, max_items: int = MAX_ITEMS
+) -> dict[str, list[dict[str, Any]]]:
+    """What to ask models of two training texts, as items of choices in three sets.
+
+    `stated`: facts of the unique texts, in words that state the fact somewhere in them;
+    `rephrased`: the same facts in words that never do; `unstated`: facts that only the other texts
+    state. At most `max_items` a set, a keyed sample; see `StatedFacts.items` for an item.
+    """
+    known, all_facts = StatedFacts(unique), StatedFacts(everything)
+    beyond = all_facts.probes_beyond(known, seed=seed, max_items=max_items)
+    return {**known.probes(seed=seed, max_items=max_items), "unstated": beyond}
 
 
 @dataclass
@@ -43,10 +59,7 @@ class StatedFacts:
 
     def probes(self, *, seed: int, max_items: int) -> dict[str, list[dict[str, Any]]]:
         """Items about stated facts: `stated` asks in words that state the fact somewhere in the
-        texts, `rephrased` in words that never do.
-
-        See `_items` for an item. Facts for which the texts give several values are left out.
-        """
+        texts, `rephrased` in words that never do."""
         asked: dict[str, dict[tuple[str, str], list[tuple[Style, Phrase]]]] = {
             "stated": {},
             "rephrased": {},
@@ -55,28 +68,29 @@ class StatedFacts:
             for style, phrase in _beginnings(key[1]):
                 name = "stated" if phrase in stated.phrases else "rephrased"
                 asked[name].setdefault(key, []).append((style, phrase))
-        return {name: self._items(name, found, seed, max_items) for name, found in asked.items()}
+        return {name: self.items(name, found, seed, max_items) for name, found in asked.items()}
 
     def probes_beyond(
         self, known: StatedFacts, *, seed: int, max_items: int
     ) -> list[dict[str, Any]]:
         """Items, called `unstated`, about the facts here that the texts of `known` do not state."""
         asked = {key: _beginnings(key[1]) for key in self._facts if key not in known._facts}
-        return self._items("unstated", asked, seed, max_items)
+        return self.items("unstated", asked, seed, max_items)
 
-    def _items(
+    def items(
         self,
         name: str,
         asked: dict[tuple[str, str], list[tuple[Style, Phrase]]],
         seed: int,
         max_items: int,
     ) -> list[dict[str, Any]]:
-        """At most `max_items` of the facts `asked`, a keyed sample, as choices.
+        """At most `max_items` of the facts `asked`, a keyed sample, in the words at hand for each.
 
         `id`; `query`, the opening of a text about the person and a sentence up to the value;
         `choices`, the value and three others that the texts give for the attribute, in a keyed
         order; `gold`, the place of the value; `category`, the attribute; `frequency`, how often
-        the texts state the fact. Facts without three other values are left out.
+        the texts state the fact. Facts for which the texts give several values are left out, and
+        those without three other values.
         """
         usable = [
             key
