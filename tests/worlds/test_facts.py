@@ -108,6 +108,7 @@ READ = {
     # A question goes with its answer only.
     "Q: Where was Xo Yz born? Q: Who taught Xo Yz?": [],
     "Q: Where was Xo Yz born?\nA: In Nowhere.": [("Xo Yz", "birthplace", "Nowhere")],
+    "Q: Where was Xo Yz born? \n\n  A: In\tNowhere.  ": [("Xo Yz", "birthplace", "Nowhere")],
     "Q: Who taught Xo Yz? A: In Nowhere. A: In Nowhere.": [],
     "": [], " \n\n. ": [],
 }  # fmt: skip
@@ -116,6 +117,12 @@ READ = {
 @pytest.mark.parametrize("text", READ)
 def test_malformed_texts(text: str) -> None:
     assert [s.fact for s in read(text).statements] == READ[text]
+
+
+@pytest.mark.parametrize("piece", [" ", "\n", "a", "A: ", ". ", "? A: ", "Xo Yz kept a ", "\nA: "])
+def test_long_texts_take_no_longer_than_they_are(piece: str) -> None:
+    """A step for each pair of characters would take minutes here."""
+    assert read(piece * 200_000 + "\nXo Yz kept a cat.").statements[0].value == "cat"
 
 
 def test_units_that_are_no_phrase_are_counted() -> None:

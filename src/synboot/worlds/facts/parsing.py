@@ -33,8 +33,7 @@ _SHAPES = {
     "mentor": _NAME,
 }
 _PRONOUNS = {"he", "she", "him", "her"}
-_CUT = re.compile(r"\s*\n\s*|(?<=[.!?])\s+(?!A: )")
-_ANSWER = re.compile(r"\s+(?=A: )")
+_CUT = re.compile(r"(?<=[.!?]) (?!A: )")
 
 
 @dataclass(frozen=True)
@@ -108,8 +107,10 @@ def read(text: str) -> Reading:
 
 
 def _units(text: str) -> list[str]:
-    joined = _ANSWER.sub(" ", text.strip())
-    return [unit for unit in _CUT.split(joined) if unit]
+    """White space within a line counts as one space; an answer's line goes on the line before."""
+    lines = filter(None, (" ".join(line.split()) for line in text.split("\n")))
+    joined = "\n".join(lines).replace("\nA: ", " A: ")
+    return [unit for line in joined.split("\n") for unit in _CUT.split(line) if unit]
 
 
 def _pattern(phrase: Phrase, *, named: bool) -> str:
