@@ -28,6 +28,7 @@ from synboot.experiment.task_plan import contamination_stage, items_stage, tasks
 from synboot.model.architecture import shape_of
 from synboot.model.flops import cost_of_shape, training_flops
 from synboot.pipeline.stage import Stage
+from synboot.worlds.facts import world as facts
 from synboot.worlds.pydocs import fingerprint, write_pydocs
 
 Run = tuple[str, int]
@@ -85,6 +86,11 @@ def corpus_file(recipe: Recipe, runs: Path) -> Paths:
         return str(spool_stream(sys.stdin.buffer, runs / "inputs"))
     if recipe.corpus.path is not None:
         return recipe.corpus.path
+    if recipe.corpus.world == "facts":
+        path = runs / "worlds" / f"{facts.fingerprint(recipe.corpus.facts)}.jsonl"
+        if not path.exists():
+            facts.write_facts(path, recipe.corpus.facts)
+        return str(path)
     path = runs / "worlds" / f"pydocs-{fingerprint()}.jsonl"
     if not path.exists():
         write_pydocs(path)

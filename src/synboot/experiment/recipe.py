@@ -35,6 +35,7 @@ from synboot.synth.template import MIN_CONTEXT
 from synboot.train.compiled import CompileName
 from synboot.train.device import DeviceName, Precision
 from synboot.train.loop import LoopConfig
+from synboot.worlds.facts.world import FactsConfig
 
 ArmName = Literal["repetition", "sbp", "oracle", "self_distillation", "random_pairs"]
 CheckpointRule = Literal["last", "best"]
@@ -50,8 +51,10 @@ class CorpusConfig(Config):
     path: str | tuple[str, ...] | None = None
     """Files, directories, globs or URLs of JSONL, Parquet, text or saved datasets; `-` is standard
     input."""
-    world: Literal["pydocs"] | None = None
+    world: Literal["pydocs", "facts"] | None = None
     """A corpus that synboot makes itself, instead of `path`."""
+    facts: FactsConfig = FactsConfig()
+    """Which world, if the world is facts."""
     text_field: str = "text"
     id_field: str = "id"
     group_field: str | None = None
@@ -86,7 +89,7 @@ class CorpusConfig(Config):
         Fields that are younger than the first runs are left out where they hold their defaults, so
         that the ids of those runs stay (law 1).
         """
-        values = self.model_dump(mode="json", exclude={"path", "world"})
+        values = self.model_dump(mode="json", exclude={"path", "world", "facts"})
         defaults = {name: type(self).model_fields[name].default for name in _YOUNG_FIELDS}
         return {k: v for k, v in values.items() if k not in defaults or v != defaults[k]}
 
@@ -97,6 +100,8 @@ class CorpusConfig(Config):
                 "expected either path (--set corpus.path=FILE) or world, "
                 + ("got neither" if self.path is None else "got both")
             )
+        if self.world != "facts" and self.facts != FactsConfig():
+            raise ValueError("facts: only the world facts has these settings")
         return self
 
 
