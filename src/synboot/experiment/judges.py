@@ -10,6 +10,8 @@ from synboot.eval.judge import ModelJudge
 from synboot.eval.quality.settings import ENDPOINT, LOCAL, JudgeConfig
 from synboot.experiment.recipe import Recipe
 from synboot.train.device import DeviceName, resolve_device
+from synboot.worlds.facts.judge import FactsJudge
+from synboot.worlds.facts.world import FactsWorld
 
 
 def judge_of(recipe: Recipe, answers: Path) -> Judge | None:
@@ -22,6 +24,8 @@ def judge_of(recipe: Recipe, answers: Path) -> Judge | None:
 
 def world_judge(recipe: Recipe) -> Judge | None:
     """The exact judge of a world that has one."""
+    if recipe.corpus.world == "facts":
+        return FactsJudge(FactsWorld(recipe.corpus.facts))
     return None
 
 

@@ -18,11 +18,12 @@ from synboot.experiment.stages.corpus import training_documents, unique_document
 from synboot.experiment.stages.process import ranges
 from synboot.experiment.task_recipe import PROBES
 from synboot.pipeline.stage import Artifact, Context, Counts, Stage
+from synboot.worlds.facts.probes import attribute_probes
 
 ItemSource = Callable[
     [Iterable[str], Iterable[str], int], Mapping[str, Sequence[Mapping[str, Any]]]
 ]
-ITEM_SOURCES: dict[str, ItemSource] = {}
+ITEM_SOURCES: dict[str, ItemSource] = {"facts": attribute_probes}
 """Tasks that a world sets itself, by the world's name: `source(texts of the unique budget, all
 training texts, seed)` gives records as in a task file, by task. Their prompt is the plain query."""
 
