@@ -11,6 +11,8 @@ from synboot.core.errors import BadInput
 from synboot.experiment.arms import PAID_STAGES, arm_sources
 from synboot.experiment.plan import Plan, make_plan, planned_cost
 from synboot.experiment.recipe import ExperimentConfig, load_recipe
+from synboot.experiment.stages.corpus import check_oracle
+from synboot.pipeline.stage import Artifact
 
 ROOT = Path(__file__).parents[2]
 CONTENT = "0" * 64
@@ -138,6 +140,16 @@ def test_repetition_at_the_same_cost_names_what_it_gets() -> None:
 def test_settings_that_contradict_are_refused(settings: list[str], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         plan_of(*settings)
+
+
+def test_a_multiple_that_the_corpus_does_not_have_names_its_setting() -> None:
+    counts = {"train": {"tokens": 900}, "unique": {"tokens": 300}}
+    tokens = Artifact(Path("nowhere"), {"counts": counts})
+    check_oracle(tokens, 3.0, "experiment.repetition_multiples")
+    with pytest.raises(BadInput, match=r"experiment.repetition_multiples: 4 times.* at most 3.00"):
+        check_oracle(tokens, 4.0, "experiment.repetition_multiples")
+    with pytest.raises(BadInput, match=r"budget.oracle_multiple: 4 times.* or say max"):
+        check_oracle(tokens, 4.0)
 
 
 def test_an_arm_that_no_setting_names_has_no_sources() -> None:

@@ -40,5 +40,9 @@ def test_two_seeds_no_oracle_no_ids(
     means = [result["arms"][arm]["test"]["nats_per_token"] for arm in ("repetition", "sbp")]
     assert gain["gain"] == pytest.approx(means[0] - means[1])
     assert gain["low"] <= gain["gain"] <= gain["high"]
+    assert len(gain["by_seed"]) == 2
+    for kind in ("seeds", "both"):
+        assert gain[kind]["low"] < gain["gain"] < gain[kind]["high"]
+    assert result["data_efficiency"] is None
     assert "Without an oracle" in (runs / "small" / "report.html").read_text()
     assert len([entry for entry in result["ledger"] if entry["stage"] == "pretrain"]) == 4

@@ -81,7 +81,7 @@ def test_over_documents_it_is_fiellers_interval_of_the_resamples() -> None:
         fieller(a, b, covariance * stats.t.ppf(0.975, 149) ** 2)
     )
     # Which is close to that of the resampled ratio.
-    ratio = np.quantile((repetition - sbp) / (repetition - oracle), [0.025, 0.975])
+    ratio = np.quantile((a + repetition - sbp) / (b + repetition - oracle), [0.025, 0.975])
     assert [found.documents.low, found.documents.high] == pytest.approx(list(ratio), abs=0.02)
 
 

@@ -114,18 +114,21 @@ class Losses:
         nats = {arm: np.stack([one.nats for one in of_arm]) for arm, of_arm in scores.items()}
         self._of_seeds = {arm: own.sum(axis=1) / total for arm, own in nats.items()}
         """The arm's loss by seed."""
-        self._residuals = {
+        residuals = {
             arm: (own - self._of_seeds[arm][:, None] * self._units) / total
             for arm, own in nats.items()
         }
-        """What each document adds to the difference from that loss, (seeds, documents)."""
+        self._own_of_seeds = {arm: own - own.mean(axis=0) for arm, own in residuals.items()}
+        """What each document adds to the difference from that loss, (seeds, documents), less what
+        it adds at all seeds alike."""
         self._mean_nats = {arm: own.mean(axis=0) for arm, own in nats.items()}
+        self._loss = {arm: float(own.sum() / total) for arm, own in self._mean_nats.items()}
         self._seed, self._num_resamples = seed, num_resamples
         self._resampled: dict[str, NDArray[np.float64]] | None = None
 
     def loss(self, arm: str) -> float:
         """The arm's mean over its seeds."""
-        return float(self._mean_nats[arm].sum() / self._units.sum())
+        return self._loss[arm]
 
     def num_seeds(self, *arms: str) -> int | None:
         """How many seeds each of these arms, by default all, has; None where they differ."""
@@ -174,7 +177,7 @@ class Losses:
         if over == "documents" or seeds is None:
             margin = self._t_of_documents * math.sqrt(self._variance_of_documents(weights))
         else:
-            of_seeds = float(np.var(self.by_seed(weights), ddof=1)) / seeds
+            of_seeds = self._variance_of_seeds(weights, seeds)
             margin = _t(seeds - 1) * math.sqrt(of_seeds)
             if over == "both":
                 margin = self._margin_of_both(weights, of_seeds, seeds)
@@ -201,19 +204,22 @@ class Losses:
         sum_of_both = of_seeds + of_documents - self._variance_of_both(weights)
         return quantile * math.sqrt(max(sum_of_both, of_seeds, of_documents))
 
+    def _variance_of_seeds(self, weights: Weights, seeds: int) -> float:
+        """Of the figure over seeds, the documents as they are."""
+        values = _weighted(weights, self._of_seeds)
+        return float(((values - values.mean()) ** 2).sum()) / (seeds * (seeds - 1))
+
     def _variance_of_documents(self, weights: Weights) -> float:
         """Of the figure over documents, the seeds as they are."""
         if self._resampled is None:
             self._resampled = self._resample()
-        return self._unbiased * float(np.var(_weighted(weights, self._resampled)))
+        return self._unbiased * float((_weighted(weights, self._resampled) ** 2).mean())
 
     def _variance_of_both(self, weights: Weights) -> float:
-        """What seeds and documents have in common: of the residuals, once the effects of documents
-        that all seeds share are taken out; linearised, as ratios are."""
-        residuals = _weighted(weights, self._residuals)
-        seeds = len(residuals)
-        own = float(((residuals - residuals.mean(axis=0)) ** 2).sum())
-        return self._unbiased * own / (seeds * (seeds - 1))
+        """Of what seeds and documents do together; linearised, as ratios are."""
+        own = _weighted(weights, self._own_of_seeds)
+        seeds = len(own)
+        return self._unbiased * float((own**2).sum()) / (seeds * (seeds - 1))
 
     @property
     def _unbiased(self) -> float:
@@ -221,7 +227,8 @@ class Losses:
         return self.effective_documents / (self.effective_documents - 1)
 
     def _resample(self) -> dict[str, NDArray[np.float64]]:
-        """Each arm's loss over resampled documents, the same for all arms: (resamples,)."""
+        """Each arm's loss over resampled documents, the same for all arms, less its mean:
+        (resamples,)."""
         generator = rng(self._seed, "paired_bootstrap")
         columns = np.stack([*self._mean_nats.values(), self._units])
         sums = np.empty((len(columns), self._num_resamples))
@@ -231,7 +238,8 @@ class Losses:
             chosen = generator.integers(self.num_documents, size=(rows, self.num_documents))
             for column, out in zip(columns, sums, strict=True):
                 out[start : start + rows] = column[chosen].sum(axis=1)
-        return dict(zip(self.arms, sums[:-1] / sums[-1], strict=True))
+        found = sums[:-1] / sums[-1]
+        return dict(zip(self.arms, found - found.mean(axis=1, keepdims=True), strict=True))
 
 
 @cache
@@ -242,5 +250,8 @@ def _t(degrees: float) -> float:
 
 def _weighted(weights: Weights, values: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
     """The weighted sum of the arms' arrays."""
-    total: NDArray[np.float64] = sum(weight * values[arm] for arm, weight in weights.items())  # type: ignore[assignment]
+    (first, weight), *others = weights.items()
+    total = weight * values[first]
+    for arm, weight in others:
+        total += weight * values[arm]
     return total

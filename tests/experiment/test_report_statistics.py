@@ -1,0 +1,136 @@
+"""What page and terminal say of intervals, data efficiency and cost."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[2]))
+
+from synboot.experiment import figures_statistics
+from synboot.experiment.findings import doubts, findings
+from synboot.experiment.report import ReportData, headline, render
+from synboot.experiment.summary import comparison_table
+
+HERE = Path(__file__).parent
+_page = runpy.run_path(str(HERE / "test_report.py"))
+_scores = runpy.run_path(str(HERE / "test_findings.py"))
+COST = {
+    "arm": "repetition_same_cost",
+    "flops_paid": {"embed": 21, "neighbours": 0, "tune": 8.2e11, "synthesize": 1.2e12},
+    "extra_tokens": 650_000,
+    "tokens": 1_650_000,
+    "not_counted": ["the base model"],
+}
+
+
+def result_of(seeds: int, *names: str) -> dict[str, Any]:
+    """The sample of the report's tests with the scores of the findings' tests."""
+    result: dict[str, Any] = _page["sample_result"](seeds)
+    table = _scores["arms"](*names, seeds=seeds)
+    found = findings(table, seed=0, num_resamples=200, multiples=_scores["MULTIPLES"])
+    for arm in table:
+        result["arms"][arm] = _page["arm"](2.3, [], seeds)
+        result["arms"][arm]["test"]["bits_per_byte"] = table[arm][0].bits_per_byte()
+    result |= found | {"split": "test", "caveats": doubts(found)}
+    return result | {"cost_inclusive": COST if "repetition_same_cost" in table else None}
+
+
+def text_of(result: dict[str, Any]) -> str:
+    page = _page["Page"](render(ReportData(result, [], {}, {})))
+    assert not page.open
+    return " ".join(page.text.split())
+
+
+@pytest.fixture(scope="module")
+def three() -> dict[str, Any]:
+    return result_of(3)
+
+
+def test_the_page_shows_every_interval_and_what_it_covers(three: dict[str, Any]) -> None:
+    text = text_of(three)
+    for shown in (
+        "How surely",
+        "Over seeds: other training seeds",
+        "and of the training seed (3 training seeds, averaged)",
+        "SBP is ahead of self-distillation and same-cost repetition",
+        "Share of the oracle's gain",
+        "How much more unique text repetition would need",
+        "trained on 650,000 tokens more, 1,650,000 in all",
+        "Not counted: the base model.",
+        "the same number but for same-cost repetition",
+        "Intervals over seeds cover",
+    ):
+        assert shown in text, shown
+    gain = three["comparisons"]["sbp"]["bits_per_byte"]
+    for bounds in (gain, gain["seeds"], gain["both"]):
+        assert (
+            f"[{bounds['low']:+.4f}, {bounds['high']:+.4f}]".replace("-", "\N{MINUS SIGN}") in text
+        )
+    for value in gain["by_seed"]:
+        assert f"{value:+.4f}" in text
+    sbp = three["data_efficiency"]["arms"]["sbp"]
+    assert f"{sbp['value']:.2f} times [{sbp['documents']['low']:.2f}" in text.replace("SBP ", "")
+
+
+def test_one_seed_says_why_there_is_no_interval_over_seeds() -> None:
+    text = text_of(result_of(1, "repetition", "sbp", "oracle"))
+    assert "Where no interval stands: one training seed says nothing of others." in text
+    assert "they do not cover the choice of training seed (one training seed)" in text
+    assert "same cost" not in text
+
+
+def test_the_headline_claims_what_the_interval_over_both_allows(three: dict[str, Any]) -> None:
+    share = three["recovered"]["bits_per_byte"]
+    ends = f"[{share['both']['low']:.0%}, {share['both']['high']:.0%}]"
+    assert headline(three) == f"SBP recovers {share['value']:.0%} {ends} of the oracle's gain."
+    gain = three["comparisons"]["sbp"]["bits_per_byte"]
+    unclear = gain | {"both": {"low": -0.01, "high": 0.09}}
+    comparisons = three["comparisons"] | {"sbp": {"bits_per_byte": unclear}}
+    assert headline(three | {"comparisons": comparisons}).startswith("SBP did not clearly beat")
+
+
+def test_figures_have_a_row_for_any_number_of_arms(three: dict[str, Any]) -> None:
+    few = result_of(1, "repetition", "sbp")
+    for result, rows in ((three, 7), (few, 1)):
+        for width in (720, 360):
+            svg = figures_statistics.gains_figure(result, width)
+            assert svg is not None
+            texts = [e.text or "" for e in ElementTree.fromstring(svg).iter()]
+            assert sum(text.startswith(("+", "\N{MINUS SIGN}0.0")) for text in texts) >= rows
+    assert figures_statistics.efficiency_figure(few) is None
+    assert figures_statistics.gains_figure({}) is None
+    curve = figures_statistics.efficiency_figure(three)
+    assert curve is not None
+    texts = [e.text for e in ElementTree.fromstring(curve).iter()]
+    assert {"1", "2", "8", "SBP", "self-distillation"} <= set(texts)
+
+
+def test_an_arm_beyond_the_runs_is_drawn_and_said_to_be(three: dict[str, Any]) -> None:
+    found = three["data_efficiency"]
+    beyond = {"value": None, "beyond": "above"}
+    beyond |= {kind: {"low": 8.0, "high": None} for kind in ("documents", "seeds", "both")}
+    result = three | {"data_efficiency": found | {"arms": {"sbp": beyond}}}
+    assert figures_statistics.efficiency_figure(result) is not None
+    assert "more than 8 times [above 8]" in text_of(result)
+    assert "SBP: worth more than 8 times the unique text [above 8]" in comparison_table(result)
+
+
+def test_the_terminal_shows_them_too(three: dict[str, Any]) -> None:
+    table = comparison_table(three)
+    gain = three["comparisons"]["sbp"]["bits_per_byte"]
+    (line,) = [line for line in table.splitlines() if line.startswith("sbp ")]
+    for bounds in (gain, gain["seeds"], gain["both"]):
+        assert f"[{bounds['low']:+.4f}, {bounds['high']:+.4f}]" in line
+    assert "3 training seeds" in table
+    assert "[over both]" in table
+    assert "650,000 tokens more" in table
+    assert "SBP is ahead of self-distillation" in table
+    one = comparison_table(result_of(1, "repetition", "sbp", "oracle"))
+    assert "[over both]" not in one
+    assert "gain in bits/byte [95%]" in one
