@@ -5,7 +5,7 @@ A run that comes twice counts twice; a text of fewer than n words has no run of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from synboot.eval.quality.figures import Integers
 RUNS = (1, 2, 3, 4, 5, 8, 13)
 """The lengths, in words, that are looked at."""
 _NONE = -1
-_AT_ONCE = 1 << 20
+_BLOCK_TEXTS = 1 << 13
 _TEXT_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -45,29 +45,39 @@ def new_to_corpus(
 
     `corpus`: blocks of documents, each with the number of its first one, ascending. `itself`: int64
     [texts], which document of the corpus the text is, -1 for none: a real document is compared with
-    the others. Holds 24 bytes for each distinct run of the texts, and one block.
+    the others. Holds 16 bytes for each distinct run of the texts, and one block.
     """
-    hashes, text_of = texts.runs(n)
-    known = distinct_hashes(hashes)
-    first = np.full(known.size, _NONE, np.int64)  # of the documents that have a run
+    known = _merged(block.runs(n)[0] for _, block in _blocks(texts))
+    first = np.full(known.size, _NONE, np.int32)  # of the documents that have a run
     last = first.copy()
     for number, block in corpus:
-        found, document = block.runs(n)
-        for start in range(0, found.size, _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
-            places, there = _places(found[part], known)
-            places, numbers = places[there], number + document[part][there]
-            last[places] = numbers  # ascending: the last one of several stays
-            unseen = first[places] == _NONE
-            first[places[unseen][::-1]] = numbers[unseen][::-1]
-    new = np.zeros(hashes.size, dtype=bool)
-    for start in range(0, hashes.size, _AT_ONCE):
-        part = slice(start, start + _AT_ONCE)
-        places, _ = _places(hashes[part], known)
-        own = itself[text_of[part]]
-        alone = (first[places] == own) & (last[places] == own)
-        new[part] = alone  # where own is -1: no document has it
-    return _by_text(text_of[new], len(texts)), _by_text(text_of, len(texts))
+        hashes, document = block.runs(n)
+        places, there = _places(hashes, known)
+        places, numbers = places[there], (number + document[there]).astype(np.int32)
+        last[places] = numbers  # ascending: the last one of several stays
+        unseen = first[places] == _NONE
+        first[places[unseen][::-1]] = numbers[unseen][::-1]
+    new, total = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int64)
+    for start, block in _blocks(texts):
+        hashes, text_of = block.runs(n)
+        places, _ = _places(hashes, known)
+        own = itself[start : start + len(block)][text_of]
+        alone = (first[places] == own) & (last[places] == own)  # -1: no document has it
+        rows = slice(start, start + len(block))
+        new[rows], total[rows] = _by_text(text_of[alone], len(block)), _by_text(text_of, len(block))
+    return new, total
+
+
+def _blocks(texts: Words) -> Iterator[tuple[int, Words]]:
+    """Some thousand texts at a time, with the number of the first."""
+    for start in range(0, len(texts), _BLOCK_TEXTS):
+        offsets = texts.offsets[start : start + _BLOCK_TEXTS + 1]
+        yield start, Words(texts.hashes[offsets[0] : offsets[-1]], offsets - offsets[0])
+
+
+def _merged(blocks: Iterable[Hashes]) -> Hashes:
+    """All hashes, sorted and unique."""
+    return distinct_hashes(np.concatenate([np.empty(0, np.uint64), *map(distinct_hashes, blocks)]))
 
 
 def _places(hashes: Hashes, known: Hashes) -> tuple[Integers, np.ndarray]:
