@@ -26,7 +26,7 @@ from synboot.experiment.statistics import (
     paired_bootstrap,
     recovered,
 )
-from synboot.experiment.task_results import arms_of_tasks, task_results
+from synboot.experiment.task_results import task_results
 from synboot.model.architecture import num_parameters, shape_of
 from synboot.pipeline.stage import Artifact, Stage
 
@@ -110,7 +110,9 @@ def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
     if plan.bootstrap:
         result |= _bootstrap_facts(plan, artifacts)
     if plan.contamination is not None:
-        answers = {run: artifacts[stage.id] for run, stage in plan.tasks.items()}
+        answers: dict[tuple[str, int], Artifact] = {
+            run: artifacts[stage.id] for run, stage in plan.tasks.items()
+        }
         result |= task_results(answers, artifacts[plan.contamination.id], **resampling)
     result["caveats"] = _caveats(result) + _unequal_numerics(plan, artifacts)
     return result
@@ -264,9 +266,7 @@ def _ledger(plan: Plan, artifacts: Artifacts) -> list[dict[str, Any]]:
         for source in stage.inputs.values():
             need(source, arm)
 
-    for (arm, _), stage in plan.evaluate.items():
-        need(stage, arm)
-    for arm, stage in arms_of_tasks(plan.tasks):
+    for (arm, _), stage in [*plan.evaluate.items(), *plan.tasks.items()]:
         need(stage, arm)
     ledger = []
     for stage in plan.stages:
