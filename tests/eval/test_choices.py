@@ -24,7 +24,7 @@ from synboot.eval.choices import (
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))
 
-from tiny import END, START, byte_level, save_tokenizer, sentencepiece_like, tiny_model, words
+from tiny import byte_level, save_tokenizer, sentencepiece_like, tiny_model, words
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -235,20 +235,9 @@ def test_the_boundary_is_that_of_the_harness(
 
 
 def test_special_tokens_before_a_text(tmp_path: Path) -> None:
-    for name, config, expected in [
-        ("without", {}, []),
-        ("told to", {"add_bos_token": True}, [START]),
-        ("told not to", {"add_bos_token": False}, []),
-        ("none to add", {"add_bos_token": True, "bos_token": None}, []),
-    ]:
-        save_tokenizer(byte_level(), tmp_path / name, **config)
-        tokenizer = TextTokenizer.load(tmp_path / name)
-        assert tokenizer.ids_before_text.tolist() == [tokenizer.start_id] * len(expected), name
-    save_tokenizer(sentencepiece_like(), tmp_path / "template")
-    assert TextTokenizer.load(tmp_path / "template").ids_before_text.tolist() == [1]
-    save_tokenizer(sentencepiece_like(), tmp_path / "overruled", add_bos_token=False)
-    assert TextTokenizer.load(tmp_path / "overruled").ids_before_text.tolist() == []
-    assert END not in (START,)
+    for name, make, expected in (("none", byte_level, []), ("<s>", sentencepiece_like, [1])):
+        save_tokenizer(make(), tmp_path / name)
+        assert TextTokenizer.load(tmp_path / name).ids_before_text.tolist() == expected
 
 
 def test_a_context_of_white_space_is_no_context() -> None:

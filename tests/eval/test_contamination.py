@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synboot.data.ngrams import WINDOW_WORDS
@@ -26,6 +26,7 @@ def by_sets(item: str, texts: list[str]) -> bool | None:
     return any(runs(item, size) & runs(text, size) for text in texts)
 
 
+@settings(deadline=None)
 @given(items=st.lists(letters, max_size=12), texts=st.lists(letters, max_size=6))
 def test_equals_python_sets(items: list[str], texts: list[str]) -> None:
     windows = item_windows(items)

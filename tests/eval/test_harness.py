@@ -40,7 +40,8 @@ def items_of(kind: str) -> list[Item]:
         return [Item(f"{n}", None, cut(t, 0, -1), " ", (t.split()[-1],), 0, t)
                 for n, t in enumerate(TEXTS)]  # fmt: skip
     if kind == "minimal_pairs":
-        return [Item(f"{n}", None, "", " ", (t, TEXTS[n - 1]), 0, t) for n, t in enumerate(TEXTS)]
+        pairs = [(cut(t, 0, 6), cut(TEXTS[n - 1], 0, 5)) for n, t in enumerate(TEXTS)]
+        return [Item(f"{n}", None, "", " ", pair, 0, pair[0]) for n, pair in enumerate(pairs)]
     return [
         Item(f"{n}", None, f"Question: {cut(t, 0, 3)}\nAnswer:", " ",
              tuple(cut(TEXTS[n - k], 3, 4 + k) for k in range(3)), n % 3, t)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import yaml
 
 import synboot
 from synboot.core.errors import BadInput
+from synboot.core.events import read_events
 from synboot.data.documents import Documents
 from synboot.data.tokenizer import TextTokenizer
 from synboot.eval.choices import encode_requests
@@ -27,6 +31,7 @@ from synboot.experiment.summary import comparison_table
 from synboot.model.architecture import load_model
 from synboot.pipeline.stage import Artifact, Context
 
+KILLER = Path(__file__).parents[1] / "faults" / "kill_at.py"
 WORDS = [f"word{n}" for n in range(13)]
 
 
@@ -62,7 +67,7 @@ def task_run(
     synthetic = pq.read_table(made["synthesize"].file("synthetic.parquet"))["text"].to_pylist()
     held_out = Documents(made["corpus"].file("test.arrow"))
     source = [documents[0].text, documents[unique].text, held_out[0].text]
-    source.append(next(text for text in synthetic if len(text.split()) > 20))
+    source.append(max(synthetic, key=lambda text: len(text.split())))
     pairs = [
         {
             "id": f"p{n}",
@@ -213,21 +218,33 @@ def test_the_ledger_has_the_tasks_and_the_arms_cost_no_more(task_run: Path) -> N
     assert kept == without["ledger"]
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_goes_on_to_the_same_bytes(
     task_run: Path, tmp_path: Path, synboot: Callable[..., Any]
 ) -> None:
     runs = tmp_path / "runs"
     shutil.copytree(task_run, runs)
-    before = artifacts(runs, "tasks")
     result = (runs / "tasks" / "result.json").read_bytes()
-    for label in ("items", "contamination", "tasks sbp, seed 0"):
-        shutil.rmtree(before[label].path)
-    outcome = synboot("run", str(runs / "tasks.yaml"), "--runs", str(runs))
+    for label, made in artifacts(runs, "tasks").items():
+        if made.path.parent.name in ("items", "contamination", "tasks"):
+            shutil.rmtree(made.path, label)
+    command = ["run", str(runs / "tasks.yaml"), "--runs", str(runs)]
+    for kill in (("part_done", "tasks", 2, 2), ("part_done", "contamination", 1, 3)):
+        killed = subprocess.run(
+            [sys.executable, str(KILLER), *map(str, kill), *command],
+            capture_output=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    outcome = synboot(*command)
     assert outcome.returncode == 0, outcome.stderr
     assert (runs / "tasks" / "result.json").read_bytes() == result
-    for label, old in artifacts(task_run, "tasks").items():
-        new = artifacts(runs, "tasks")[label]
-        assert new.manifest["files"] == old.manifest["files"], label
+    again = artifacts(runs, "tasks")
+    for label, made in artifacts(task_run, "tasks").items():
+        assert again[label].manifest["files"] == made.manifest["files"], label
+    events = list(read_events(runs / "tasks" / "events.jsonl"))
+    reused = [e["stage"] for e in events if e["event"] == "part_reused"]
+    assert reused.count("tasks") == 2
+    assert reused.count("contamination") == 3
 
 
 def test_the_report_needs_no_task_files(task_run: Path, tmp_path: Path) -> None:
@@ -313,8 +330,12 @@ def test_the_verb_gives_what_the_run_gives(task_run: Path, tmp_path: Path) -> No
     made = artifacts(task_run, "tasks")["tasks sbp, seed 0"]
     expected = pq.read_table(made.file("tasks.parquet")).to_pylist()
     rows = pq.read_table(output).to_pylist()
-    assert rows == [row for row in expected if row["task"] != "questions"]
-    assert outcome.counts["tasks"]["pairs"] == made.counts["tasks"]["pairs"]
+    expected = [row for row in expected if row["task"] != "questions"]
+    for row, of_run in zip(rows, expected, strict=True):  # parts, and so batches, differ
+        np.testing.assert_allclose(row.pop("nats"), of_run.pop("nats"), rtol=1e-5)
+    assert rows == expected
+    found, of_run = (c["tasks"]["pairs"] for c in (outcome.counts, made.counts))
+    assert found["accuracy"] == of_run["accuracy"]
     assert "pairs  5 items, chance 50.0%" in outcome.summary()
     again = synboot.evaluate(model, None, output, task=tasks, threads=1, quiet=True)
     assert again.counts == outcome.counts

@@ -139,11 +139,8 @@ class TextTokenizer:
 
     @functools.cached_property
     def ids_before_text(self) -> np.ndarray:
-        """Special tokens that the tokenizer, as transformers has it, puts before a text; int64."""
-        config = json.loads(self._files.get(_CONFIG_FILE, b"{}"))
-        if {"add_bos_token", "add_eos_token"} & config.keys():
-            named = bool(config.get("add_bos_token")) and config.get("bos_token") is not None
-            return np.array([self.start_id] if named else [], dtype=np.int64)
+        """Special tokens that the tokenizer's own post-processor puts before a text (transformers
+        goes by it too, whatever add_bos_token says); int64."""
         encoding = self._tokenizer.encode("a")
         first = next((i for i, own in enumerate(encoding.special_tokens_mask) if not own), 0)
         return np.array(encoding.ids[:first], dtype=np.int64)

@@ -44,7 +44,7 @@ def item_windows(texts: Sequence[str]) -> ItemWindows:
     hashes, num_words, items = [], [], []
     for size in np.unique(sizes[sizes > 0]).tolist():
         own = np.flatnonzero(sizes == size)
-        found = windows_of([texts[i] for i in own], size)
+        found = windows_of([texts[i] for i in own.tolist()], size)
         hashes.append(found.hashes)
         num_words.append(np.full(len(found.hashes), size))
         items.append(np.repeat(own, found.sizes))

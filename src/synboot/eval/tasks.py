@@ -224,8 +224,8 @@ def _check_template(template: str) -> None:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:
         raise BadInput(f"field prompt: {error}, in {template!r}") from None
-    fields = [part[1:] for part in parts if part[1] is not None]
-    plain = all(f.replace("_", "a").isalnum() and not (form or more) for f, form, more in fields)
+    fields = [(field, form or more) for _, field, form, more in parts if field is not None]
+    plain = all(field.replace("_", "a").isalnum() and not more for field, more in fields)
     if not plain or (template and not fields):  # a constant prompt is a mistyped name
         raise BadInput(
             f"field prompt: expected {', '.join(PROMPTS)}, or a text with names of fields in "

@@ -21,7 +21,7 @@ from synboot.experiment.stages.corpus import (
 from synboot.experiment.stages.evaluation import read_scores
 from synboot.experiment.stages.training import COST_OF
 from synboot.experiment.statistics.scores import Scores, mean_scores
-from synboot.experiment.task_results import arms_of_tasks, task_results
+from synboot.experiment.task_results import task_results
 from synboot.model.architecture import num_parameters, shape_of
 from synboot.pipeline.stage import Artifact, Stage
 
@@ -114,7 +114,9 @@ def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
     if plan.quality is not None:
         result["quality"] = read_json(artifacts[plan.quality.id].file("quality.json"))
     if plan.contamination is not None:
-        answers = {run: artifacts[stage.id] for run, stage in plan.tasks.items()}
+        answers: dict[tuple[str, int], Artifact] = {
+            run: artifacts[stage.id] for run, stage in plan.tasks.items()
+        }
         result |= task_results(answers, artifacts[plan.contamination.id], **resampling)
     result["caveats"] = _caveats(result) + doubts(result) + _unequal_numerics(plan, artifacts)
     return result
@@ -243,9 +245,7 @@ def _ledger(plan: Plan, artifacts: Artifacts) -> list[dict[str, Any]]:
             if not name.startswith(COST_OF):  # that is paid by another arm
                 need(source, arm)
 
-    for (arm, _), stage in plan.evaluate.items():
-        need(stage, arm)
-    for arm, stage in arms_of_tasks(plan.tasks):
+    for (arm, _), stage in [*plan.evaluate.items(), *plan.tasks.items()]:
         need(stage, arm)
     ledger = []
     for stage in plan.stages:

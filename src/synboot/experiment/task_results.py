@@ -12,11 +12,14 @@ from synboot.eval.contamination import MIN_WORDS
 from synboot.experiment.stages.contamination import read_contaminated
 from synboot.experiment.stages.tasks import read_task_scores
 from synboot.experiment.task_scores import TaskScores, compare_arms
-from synboot.pipeline.stage import Artifact, Stage
+from synboot.pipeline.stage import Artifact
+
+Run = tuple[str, int]
+"""An arm and its training seed."""
 
 
 def task_results(
-    runs: Mapping[tuple[str, int], Artifact],
+    runs: Mapping[Run, Artifact],
     contamination: Artifact,
     *,
     seed: int,
@@ -67,8 +70,3 @@ def _overlap(counts: Mapping[str, Any]) -> dict[str, Any]:
 
 def _accuracies(compared: Mapping[str, Any]) -> dict[str, Any]:
     return {arm: facts["accuracy"] for arm, facts in compared["arms"].items()}
-
-
-def arms_of_tasks(tasks: Mapping[tuple[str, int], Stage]) -> list[tuple[str, Stage]]:
-    """What each arm's answers need, for the ledger."""
-    return [(arm, stage) for (arm, _), stage in tasks.items()]

@@ -60,16 +60,17 @@ def task_lines(result: Mapping[str, Any]) -> list[str]:
         shown = []
         for arm, facts in own["arms"].items():
             gain = (facts.get("gain") or {}).get("raw")
-            ends = f" [{gain['low']:+.1%}, {gain['high']:+.1%}]" if _has_ends(gain) else ""
-            more = f" ({gain['gain']:+.1%}{ends})" if gain else ""
-            shown.append(f"{arm} {facts['accuracy']['raw']['value']:.1%}{more}")
+            shown.append(f"{arm} {facts['accuracy']['raw']['value']:.1%}{_gain(gain)}")
         guess = "" if own["chance"] is None else f", chance {own['chance']:.1%}"
         lines.append(f"{task}, {own['items']:,} items{guess}: {'; '.join(shown)}")
     return lines
 
 
-def _has_ends(gain: Mapping[str, Any] | None) -> bool:
-    return gain is not None and gain["low"] is not None
+def _gain(gain: Mapping[str, Any] | None) -> str:
+    if gain is None:
+        return ""
+    ends = "" if gain["low"] is None else f" [{gain['low']:+.1%}, {gain['high']:+.1%}]"
+    return f" ({gain['gain']:+.1%}{ends})"
 
 
 def answer_lines(counts: Mapping[str, Any]) -> str:

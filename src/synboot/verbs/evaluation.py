@@ -87,9 +87,10 @@ def evaluate(
         )
     if not corpus:
         raise BadInput("expected a corpus, or task (--task FILE)")
-    of_tasks = {**form, "delimiter": None if delimiter == " " else delimiter, "limit": limit}
-    of_tasks |= {"against": against, "harness": harness, "seed": seed}
-    if given_of_tasks := [name for name, value in of_tasks.items() if value]:
+    more = {"limit": limit, "against": against, "harness": harness, "seed": seed}
+    if given_of_tasks := [
+        name for name, value in {**form, **more}.items() if value and value != " "
+    ]:
         raise BadInput(f"{', '.join(given_of_tasks)}: only with task")
     path = output_path(output, ".parquet")
     own = machine(workers=workers, threads=threads, device=device)

@@ -85,8 +85,9 @@ class ItemsStage(Stage):
 
     def _of_world(self, context: Context) -> dict[str, list[Item]]:
         inputs = context.inputs
-        texts = map(_texts, (unique_documents(inputs), training_documents(inputs)))
-        set_by_it = ITEM_SOURCES[self.config["world"]](*texts, self.seed)
+        unique, everything = unique_documents(inputs), training_documents(inputs)
+        source = ITEM_SOURCES[self.config["world"]]
+        set_by_it = source(_texts(unique), _texts(everything), self.seed)
         return {
             f"{PROBES}_{name}": items_of(
                 (
