@@ -1,0 +1,1 @@
+"""What the instruments are worth, shown where the truth is known: `python -m calibration`."""
