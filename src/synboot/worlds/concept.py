@@ -38,19 +38,19 @@ class ConceptConfig(Config):
     """What a world is drawn from; equal values give the same world."""
 
     seed: int = 0
-    num_concepts: int = Field(default=16, ge=1)
-    num_styles: int = Field(default=4, ge=1)
-    num_words: int = Field(default=40, ge=2)
+    num_concepts: int = Field(default=8, ge=1)
+    num_styles: int = Field(default=2, ge=1)
+    num_words: int = Field(default=24, ge=2)
     prior_concentration: float = Field(default=10.0, ge=0.1)
     """Of the Dirichlet distribution that p(c) is drawn from: the higher, the more even."""
-    word_concentration: float = Field(default=0.1, gt=0)
+    word_concentration: float = Field(default=0.05, gt=0)
     """Of those that each concept's and each style's words are drawn from."""
     style_share: float = Field(default=0.5, ge=0, lt=1)
     """The probability that a word is the style's and not the concept's."""
     even_share: float = Field(default=0.03, gt=0, le=1)
     """The mass that is spread over all words, so that none is impossible."""
-    min_words: int = Field(default=6, ge=0)
-    max_words: int = Field(default=14, ge=1)
+    min_words: int = Field(default=3, ge=0)
+    max_words: int = Field(default=6, ge=1)
     end_probability: float = Field(default=0.2, ge=0, le=1)
     """That a document ends after a word, from `min_words` on; at `max_words` it does."""
 
@@ -127,7 +127,7 @@ class ConceptWorld:
     @property
     def num_words(self) -> int:
         """Words, END not among them."""
-        return self.words.shape[-1]
+        return int(self.words.shape[-1])
 
     @property
     def vocab_size(self) -> int:
@@ -167,12 +167,14 @@ class ConceptWorld:
     @cached_property
     def prior(self) -> np.ndarray:
         """log p(c) p(s), [1, concepts, styles]."""
-        return np.log(self.concepts)[None, :, None] + np.log(self.styles)
+        weights: np.ndarray = np.log(self.concepts)[None, :, None] + np.log(self.styles)
+        return weights
 
     def given(self, first: Sequence[np.ndarray]) -> np.ndarray:
         """log p(c|d1) p(s), [documents, concepts, styles]: what d1 says of a document of the same
         concept and of a style of its own."""
-        return self.log_concepts(first)[:, :, None] + np.log(self.styles)
+        weights: np.ndarray = self.log_concepts(first)[:, :, None] + np.log(self.styles)
+        return weights
 
     def log_concepts(self, documents: Sequence[np.ndarray]) -> np.ndarray:
         """log p(c|d), float64 [documents, concepts]. Lengths say nothing of c and may be any."""
@@ -273,4 +275,5 @@ class ConceptWorld:
 def _drawn(probabilities: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
     """The first outcome at which the distribution function passes each uniform number, int64."""
     mass = probabilities.cumsum()
-    return mass.searchsorted(uniforms * mass[-1], side="right").clip(max=len(mass) - 1)
+    found: np.ndarray = mass.searchsorted(uniforms * mass[-1], side="right")
+    return found.clip(max=len(mass) - 1)
