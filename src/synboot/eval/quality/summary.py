@@ -105,6 +105,11 @@ def _caveats(
             f"duplicate@N grows with N: the real text's is of {beside['documents']:,} documents, "
             f"the synthetic text's of {ours['documents']:,}; draws_equal has both at one N."
         )
+    if real.get("relevance") and documents["real_pairs"]:
+        caveats.append(
+            "Real pairs that were chosen by similarity are similar by construction, the more so to "
+            "a like encoder: their relevance is an upper end."
+        )
     if not documents["with_seed"]:
         caveats.append("No synthetic document names a seed: nothing is measured against seeds.")
     if judge is None:

@@ -63,7 +63,7 @@ def table_lines(quality: Mapping[str, Any]) -> str:
         f"looked at, {documents['with_seed']:,} with a seed; {documents['real']:,} real ones, "
         f"{documents['real_looked_at']:,} looked at, {documents['real_pairs']:,} real pairs",
         "",
-        f"{'%, [95%]':26}{'synthetic':>22}{'real':>22}   paper: " + " | ".join(PAPER_SCALES),
+        f"{'%, [95%]':28}{'synthetic':>24}{'real':>24}   paper: " + " | ".join(PAPER_SCALES),
     ]
     for row in quality["table"]:
         paper = " | ".join("-" if v is None else f"{v:.1f}" for v in row["paper"].values())
@@ -111,7 +111,7 @@ def _of(sides: tuple[Mapping[str, Any], ...], group: str, name: str) -> tuple[An
 
 
 def _line(label: str, synthetic: Any, real: Any) -> str:
-    return f"{label:28}{written(synthetic):>20}  {written(real):>20}"
+    return f"{label:28}{written(synthetic):>24}{written(real):>24}"
 
 
 def written(figure: Mapping[str, Any] | None) -> str:
