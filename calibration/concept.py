@@ -28,7 +28,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,49 +37,21 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from calibration._concept_learning import KINDS, PAIRS, RANDOM, Size, pretrain, tune, write_corpus
 from synboot.core.rng import rng
-from synboot.data.batches import IGNORED, Rows
-from synboot.data.mixture import Mixture, Source
-from synboot.data.tokens import TokenStore, write_token_store
+from synboot.data.batches import IGNORED
 from synboot.experiment.stages.process import own_threads, set_threads
-from synboot.model.architecture import Shape, load_model, new_model, save_model
+from synboot.model.architecture import Shape, load_model
 from synboot.synth.engine import Request, SamplingConfig
 from synboot.synth.engines import engine_for, resolve_engine
-from synboot.synth.template import PairRows, pair_row, prompt
-from synboot.train.loop import LoopConfig, train
+from synboot.synth.template import pair_row, prompt
+from synboot.train.loop import LoopConfig
 from synboot.worlds.concept import END, ConceptConfig, ConceptWorld
-
-Pair = tuple[int, int]
-CPU = torch.device("cpu")
-PAIRS, RANDOM = KINDS = ("pairs", "random pairs")
-"""What is tuned on, and what the models are called."""
 
 _SCORED_ROWS = 256  # in one forward pass
 _SLOTS = 256
 _EXACT_DRAWS = 10
 _RESAMPLES = 200
-_VALIDATION_DOCUMENTS = 500
-
-
-@dataclass(frozen=True)
-class Size:
-    """A world, a model, how long it learns, and how many fresh documents judge it."""
-
-    world: ConceptConfig
-    shape: Shape
-    context: int
-    num_documents: int
-    """To learn from: each once alone, once as d1 and once as d2."""
-    pretrain: LoopConfig
-    tune: LoopConfig
-    num_fresh: int
-    """Fresh pairs, for `captured`."""
-    num_seeds: int
-    """Fresh seed documents, for the concepts of synthetic ones."""
-    min_captured: float
-    max_of_random: float
-    """Apart from 0, on either side."""
-    max_variation: float
 
 
 FULL = Size(
@@ -165,69 +137,6 @@ def measure(size: Size, seed: int, workers: int = 1) -> dict[str, Any]:
     }
 
 
-def write_corpus(world: ConceptWorld, size: Size, seed: int, folder: Path) -> None:
-    """Documents of the world, to learn from and for validation, as token stores below `folder`,
-    with the concepts that they were drawn from."""
-    for name, number in (("corpus", size.num_documents), ("validation", _VALIDATION_DOCUMENTS)):
-        sample = world.sample(number, seed, name)
-        documents = (np.append(document, END) for document in sample.documents)
-        write_token_store(folder / name, documents, world.vocab_size)
-        np.save(folder / name / "concepts.npy", sample.concepts)
-
-
-def pretrain(size: Size, seed: int, folder: Path) -> None:
-    """A fresh model after one pass over the documents, in rows that run on, as `folder`/base."""
-
-    def rows(name: str) -> Mixture:
-        store = TokenStore(folder / name)
-        source = Source(name, store, len(store), store.num_tokens())
-        return Mixture([source], size.context, END, seed=seed)
-
-    vocab_size = size.world.num_words + 1
-    model = new_model(
-        size.shape, vocab_size=vocab_size, context=size.context, end_id=END, seed=seed
-    )
-    _train(model, rows("corpus"), rows("validation"), size.pretrain, seed, folder / "base")
-
-
-def tune(size: Size, seed: int, folder: Path, kind: str) -> None:
-    """The base model after one pass over pairs, or over pairs with shuffled partners, as
-    `folder`/`kind`."""
-
-    def rows(name: str) -> PairRows:
-        pairs = pairs_of(np.load(folder / name / "concepts.npy"), seed, name)
-        if kind == RANDOM:
-            order = rng(seed, name, kind).permutation(len(pairs)).tolist()
-            pairs = [
-                (first, pairs[other][1]) for (first, _), other in zip(pairs, order, strict=True)
-            ]
-        settings: dict[str, Any] = {"context": size.context, "end_id": END, "packed": True}
-        return PairRows(TokenStore(folder / name), pairs, seed=seed, **settings)
-
-    model = load_model(folder / "base")
-    _train(model, rows("corpus"), rows("validation"), size.tune, seed, folder / kind)
-
-
-def _train(
-    model: Any, rows: Rows, validation: Rows, loop: LoopConfig, seed: int, directory: Path
-) -> None:
-    scratch = directory.with_name(f"{directory.name}-scratch")
-    options: dict[str, Any] = {"seed": seed, "device": CPU, "checkpoint_seconds": math.inf}
-    train(model, rows, validation, loop, scratch, **options)
-    save_model(model, directory)
-
-
-def pairs_of(concepts: np.ndarray, seed: int, name: str) -> list[Pair]:
-    """Pairs of documents, by number, that share a concept: every document is d1 once and d2 once,
-    of the next of its concept in a random circle."""
-    pairs: list[Pair] = []
-    order = rng(seed, name, "partners").permutation(len(concepts))
-    for concept in np.unique(concepts):
-        circle = order[concepts[order] == concept]
-        pairs += zip(circle.tolist(), np.roll(circle, 1).tolist(), strict=True)
-    return [(first, second) for first, second in pairs if first != second]
-
-
 def captured(
     world: ConceptWorld, models: Mapping[str, Any], size: Size, seed: int
 ) -> dict[str, Any]:
@@ -309,33 +218,29 @@ def concepts_of(
         np.exp(world.log_concepts(world.sample_given(seeds.documents, seed, "exact", i).documents))
         for i in range(_EXACT_DRAWS)
     ]
-    tables = np.stack([own.T @ found / len(own) for found in exact])
-    expected = tables.mean(0)
+    expected = np.mean(exact, axis=0)
+    tables = np.stack([table_of(own, found) for found in exact])
     others = (tables.sum(0) - tables) / (_EXACT_DRAWS - 1)
     synthetic, lawful = synthetic_concepts(world, models[PAIRS], seeds.documents, size, seed)
     control, _ = synthetic_concepts(world, models[RANDOM], seeds.documents, size, seed)
+    table = table_of(own, synthetic)
     random = rng(seed, "resamples")
-    resampled = [
-        own[rows].T @ synthetic[rows] / len(own)
-        for rows in (random.integers(len(own), size=len(own)) for _ in range(_RESAMPLES))
-    ]
-    shares = own.mean(0)
-    right = (own * synthetic).sum(1)
-    right_of_exact = np.mean([(own * found).sum(1) for found in exact], axis=0)
+    resamples = [random.integers(len(own), size=len(own)) for _ in range(_RESAMPLES)]
+    resampled = [table_of(own[rows], synthetic[rows]) for rows in resamples]
+    expected_there = [table_of(own[rows], expected[rows]) for rows in resamples]
+    right, right_of_exact = (own * synthetic).sum(1), (own * expected).sum(1)
     return {
         "seeds": size.num_seeds,
         "marginal": {
-            "value": variation((own.T @ synthetic).sum(0) / len(own), shares),
-            "standard_error": spread([variation(table.sum(0), shares) for table in resampled]),
-            "floor": float(np.mean([variation(table.sum(0), shares) for table in tables])),
+            "value": between_sides(table),
+            "standard_error": spread(list(map(between_sides, resampled))),
+            "floor": float(np.mean(list(map(between_sides, tables)))),
         },
         "joint": {
-            "value": variation(own.T @ synthetic / len(own), expected),
-            "standard_error": spread([variation(table, expected) for table in resampled]),
-            "floor": float(
-                np.mean([variation(*both) for both in zip(tables, others, strict=True)])
-            ),
-            "of_random": variation(own.T @ control / len(own), expected),
+            "value": variation(table, table_of(own, expected)),
+            "standard_error": spread(list(map(variation, resampled, expected_there))),
+            "floor": float(np.mean(list(map(variation, tables, others)))),
+            "of_random": variation(table_of(own, control), table_of(own, expected)),
         },
         "of_the_seeds_concept": {
             "synthetic": mean(right),
@@ -345,6 +250,17 @@ def concepts_of(
         },
         "lawful_lengths": lawful,
     }
+
+
+def table_of(own: np.ndarray, beliefs: np.ndarray) -> np.ndarray:
+    """[concept of the seed, concept of the document], adding up to 1; both given by seed."""
+    table: np.ndarray = own.T @ beliefs / len(own)
+    return table
+
+
+def between_sides(table: np.ndarray) -> float:
+    """The total variation between the seeds' concepts and those of the documents."""
+    return variation(table.sum(0), table.sum(1))
 
 
 def variation(first: np.ndarray, second: np.ndarray) -> float:

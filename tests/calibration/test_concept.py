@@ -16,13 +16,13 @@ from scipy.special import logsumexp
 
 sys.path.append(str(Path(__file__).parents[2]))
 
+from calibration._concept_learning import pairs_of
 from calibration.concept import (
     PAIRS,
     QUICK,
     RANDOM,
     captured,
     log_probabilities,
-    pairs_of,
     ratio,
     variation,
 )
