@@ -72,7 +72,7 @@ def test_sbp_is_compared_with_each_rival_directly() -> None:
         own, other = (result["comparisons"][a]["bits_per_byte"]["gain"] for a in ("sbp", arm))
         assert gains["bits_per_byte"]["gain"] == pytest.approx(own - other)
     assert rivals(result) == (
-        "SBP is ahead of self-distillation and same-cost repetition, and not clearly ahead of "
+        "SBP is ahead of self-distillation and same-cost repetition; not clearly ahead of "
         "random pairs."
     )
     assert rivals(found("repetition", "sbp")) == ""
@@ -84,7 +84,7 @@ def test_data_efficiency_is_of_arms_that_are_not_more_data() -> None:
     assert set(result["arms"]) == {"sbp", "self_distillation", "random_pairs"}
     sbp = result["arms"]["sbp"]
     assert 1 < sbp["documents"]["low"] < sbp["value"] < sbp["documents"]["high"] < 2
-    assert times(sbp, result["runs"]) == f"{sbp['value']:.2f} times"
+    assert times(sbp, result["runs"]) == f"{sbp['value']:.2f}x"
     # The same text under two names is one run, and one run is nothing to interpolate between.
     twice = found(multiples=MULTIPLES | {"repetition_2x": 8.0})["data_efficiency"]
     assert [run["arm"] for run in twice["runs"]] == ["repetition", "repetition_2x"]
@@ -95,8 +95,8 @@ def test_data_efficiency_is_of_arms_that_are_not_more_data() -> None:
 def test_what_lies_outside_of_the_runs_is_said_to_lie_there() -> None:
     runs = [{"multiple": 1.0}, {"multiple": 8.91}]
     above = {"value": None, "beyond": "above"}
-    assert times(above, runs) == "more than 8.91 times"
-    assert times(above | {"beyond": "below"}, runs) == "less than 1 times"
+    assert times(above, runs) == "more than 8.91x"
+    assert times(above | {"beyond": "below"}, runs) == "below 1x"
     assert times_ends({"low": 8.91, "high": None}, runs) == "[above 8.91]"
     assert times_ends({"low": None, "high": 1.0}, runs) == "[below 1]"
     assert times_ends({"low": None, "high": 1.7}, runs) == "[below 1, 1.70]"

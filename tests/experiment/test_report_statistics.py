@@ -75,7 +75,7 @@ def test_the_page_shows_every_interval_and_what_it_covers(three: dict[str, Any])
     for value in gain["by_seed"]:
         assert f"{value:+.4f}" in text
     sbp = three["data_efficiency"]["arms"]["sbp"]
-    assert f"{sbp['value']:.2f} times [{sbp['documents']['low']:.2f}" in text.replace("SBP ", "")
+    assert f"{sbp['value']:.2f}x [{sbp['documents']['low']:.2f}" in text.replace("SBP ", "")
 
 
 def test_one_seed_says_why_there_is_no_interval_over_seeds() -> None:
@@ -117,8 +117,8 @@ def test_an_arm_beyond_the_runs_is_drawn_and_said_to_be(three: dict[str, Any]) -
     beyond |= {kind: {"low": 8.0, "high": None} for kind in ("documents", "seeds", "both")}
     result = three | {"data_efficiency": found | {"arms": {"sbp": beyond}}}
     assert figures_statistics.efficiency_figure(result) is not None
-    assert "more than 8 times [above 8]" in text_of(result)
-    assert "SBP: worth more than 8 times the unique text [above 8]" in comparison_table(result)
+    assert "more than 8x [above 8]" in text_of(result)
+    assert "SBP: worth more than 8x the unique text [above 8]" in comparison_table(result)
 
 
 def test_the_terminal_shows_them_too(three: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from synboot.core.rng import rng
 from synboot.data.tokenizer import END, TextTokenizer, train_tokenizer
 from synboot.synth.engine import Completion, Request, SamplingConfig
 from synboot.synth.filters import CorpusWindows, TextFilterConfig
-from synboot.synth.generate import Prefix, Row, SeedDocument, distinct, draw
+from synboot.synth.generate import UNPROMPTED, Prefix, Row, SeedDocument, distinct, draw
 from synboot.synth.order import DrawOrder
 from synboot.synth.template import prompt
 
@@ -91,6 +91,29 @@ def draw_range(
         context=CONTEXT,
         seed=11,
     )
+
+
+def test_draws_from_nothing_have_the_start_alone_and_no_seed(tokenizer: TextTokenizer) -> None:
+    engine = ScriptedEngine({}, completion(tokenizer, "the fox says what nobody wrote"))
+    rows = draw(
+        4,
+        7,
+        lambda place: UNPROMPTED,
+        InTurn(1, 4, 0),
+        engine=engine,
+        tokenizer=tokenizer,
+        corpus=CorpusWindows(TEXTS),
+        sampling=SamplingConfig(),
+        filters=TextFilterConfig(min_tokens=2),
+        context=CONTEXT,
+        seed=11,
+    )
+    assert [request.prompt.tolist() for request in engine.asked] == [[tokenizer.start_id]] * 3
+    assert len({request.key for request in engine.asked}) == 3
+    assert [row["id"] for row in rows] == ["unprompted#4", "unprompted#5", "unprompted#6"]
+    for row in rows:
+        assert (row["seed_id"], row["seed_overlap"], row["license"]) == (None, 0.0, None)
+        assert row["verdict"] == "keep"
 
 
 def test_rows_of_draws(tokenizer: TextTokenizer) -> None:

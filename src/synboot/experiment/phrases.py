@@ -40,13 +40,12 @@ def is_number(value: object) -> TypeGuard[float]:
 
 
 def times(found: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
-    """How many times the unique text an arm is worth: `2.3 times`, `more than 8.9 times`, `less
-    than 1 times`."""
+    """How many times the unique text an arm is worth: `2.31x`, `more than 8.91x`, `below 1x`."""
     if is_number(found.get("value")):
-        return f"{found['value']:.2f} times"
+        return f"{found['value']:.2f}x"
     if found.get("beyond") == "above":
-        return f"more than {runs[-1]['multiple']:.3g} times"
-    return f"less than {runs[0]['multiple']:.3g} times"
+        return f"more than {runs[-1]['multiple']:.3g}x"
+    return f"below {runs[0]['multiple']:.3g}x"
 
 
 def times_ends(bounds: Mapping[str, Any] | None, runs: Sequence[Mapping[str, Any]]) -> str:
@@ -77,7 +76,7 @@ def rivals(result: Mapping[str, Any]) -> str:
         for verdict, words in RIVAL_VERDICTS.items()
         if verdict in by_verdict
     ]
-    return f"SBP is {', and '.join(parts)}." if parts else ""
+    return f"SBP is {'; '.join(parts)}." if parts else ""
 
 
 def _list(arms: Sequence[str]) -> str:
