@@ -23,6 +23,7 @@ import torch
 
 import synboot
 from synboot.core.errors import SynbootError
+from synboot.core.storage import write_json
 from synboot.data.files import list_files
 from synboot.data.tokenizer import TextTokenizer
 from synboot.eval.choices import Request, encode_requests, score_requests
@@ -33,7 +34,7 @@ from synboot.model.architecture import context_of, load_model, read_config
 MIN_EQUAL_CHOICES = 0.995
 MAX_DIFFERENCE = 1e-3  # of log-likelihoods, in nats
 _QUICK_ITEMS = 100
-_TRAINING_TOKENS = {True: 200_000, False: 3_000_000}
+_TRAINING_TOKENS = {True: 100_000, False: 600_000}
 _BATCH_SIZE = 32
 
 Record = dict[str, Any]
@@ -133,7 +134,7 @@ def run(quick: bool) -> dict[str, Any]:
 
 def _pretrained(data: Path, folder: Path, tokens: int) -> Path:
     news = data / "wikinews_small"
-    shape = {"preset": "0.6m", "context": 512, "vocab_size": 4096}
+    shape = {"preset": "0.6m", "context": 512, "vocab_size": 2048}
     made = synboot.pretrain(str(news), folder / "model", tokens=tokens, quiet=True, **shape)
     return Path(made.path)
 
@@ -179,7 +180,9 @@ def _by_harness(
     path = folder / f"{task.name}.jsonl"
     lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     path.write_text("".join(lines), encoding="utf-8")
+    manager = TaskManager()
     local = {
+        "include": str(manager.task_index[task.theirs].yaml_path),
         "task": task.theirs,
         "dataset_path": "json",
         "dataset_name": None,
@@ -188,15 +191,16 @@ def _by_harness(
         "validation_split": None,
         "test_split": "test",
     }
+    write_json(path.with_suffix(".yaml"), local)  # JSON is YAML
     found = simple_evaluate(
         model="hf",
         model_args={"pretrained": str(model), "dtype": "float32"},
-        tasks=[local],
+        tasks=[str(path.with_suffix(".yaml"))],
         device="cpu",
         batch_size=_BATCH_SIZE,
         bootstrap_iters=0,
         log_samples=True,
-        task_manager=TaskManager(),
+        task_manager=manager,
     )
     return sorted(found["samples"][task.theirs], key=lambda sample: sample["doc_id"])
 

@@ -344,6 +344,7 @@ def test_the_verb_gives_what_the_run_gives(task_run: Path, tmp_path: Path) -> No
 def test_the_verb_against_a_corpus(task_run: Path, tmp_path: Path) -> None:
     model = model_of(task_run, tmp_path)
     corpus = write(tmp_path / "corpus.jsonl", [{"id": "d", "text": " ".join(["x", *WORDS, "y"])}])
+    other = write(tmp_path / "second.jsonl", [{"id": "d", "text": "nothing of it"}])
     pairs = write(
         tmp_path / "pairs.jsonl",
         [
@@ -354,16 +355,18 @@ def test_the_verb_against_a_corpus(task_run: Path, tmp_path: Path) -> None:
     )
     output = tmp_path / "answers.parquet"
     outcome = synboot.evaluate(
-        model, None, output, task=f"mine={pairs}", against=corpus, threads=1, quiet=True
-    )
+        model, None, output, task=f"mine={pairs}", against=[corpus, f"other={other}"], threads=1,
+        quiet=True,
+    )  # fmt: skip
     rows = {row["id"]: row for row in pq.read_table(output).to_pylist()}
-    assert {key: (row["windows"], row["found_corpus"]) for key, row in rows.items()} == {
-        "in": (1, 1), "out": (1, 0), "short": (0, 0)
+    names = ("windows", "found_corpus", "found_other")
+    assert {key: [row[name] for name in names] for key, row in rows.items()} == {
+        "in": [1, 1, 0], "out": [1, 0, 0], "short": [0, 0, 0]
     }  # fmt: skip
     counted = outcome.counts["contamination"]["mine"]
-    assert counted == {"items": 3, "too_short": 1, "contaminated": {"corpus": 1}}
+    assert counted == {"items": 3, "too_short": 1, "contaminated": {"corpus": 1, "other": 0}}
     assert outcome.counts["without_contaminated"]["mine"]["items"] == 2
-    assert "1 in the corpus; 1 too short" in outcome.summary()
+    assert "contaminated: 1 in corpus, 0 in other; 1 too short" in outcome.summary()
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def answer_lines(counts: Mapping[str, Any]) -> str:
         clean = counts.get("without_contaminated", {}).get(task)
         if "contamination" in counts:
             found = counts["contamination"][task]
-            listed = ", ".join(f"{n:,} in the {name}" for name, n in found["contaminated"].items())
+            listed = ", ".join(f"{n:,} in {name}" for name, n in found["contaminated"].items())
             lines.append(
                 f"{'':{width}}  contaminated: {listed}; {found['too_short']:,} too short to judge"
                 + (f"; without them: {_shares(clean)}" if clean else "")

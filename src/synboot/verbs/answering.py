@@ -16,18 +16,21 @@ from synboot.experiment.task_plan import items_stage
 from synboot.experiment.task_recipe import TaskConfig
 from synboot.experiment.task_section import answer_lines
 from synboot.pipeline.stage import Stage
-from synboot.verbs.inputs import Corpus, Reading, documents_stage, given_model, machine
+from synboot.verbs.inputs import Reading, documents_stage, given_model, machine
 from synboot.verbs.work import Outcome, complete, output_path, publish_parquet
+
+Files = str | Path | Sequence[str | Path]
+"""Files, each NAME=FILE or named by itself."""
 
 
 def answer(
     model: str | Path,
-    tasks: str | Path | Sequence[str | Path],
+    tasks: Files,
     output: str | Path,
     *,
     form: Mapping[str, Any],
     limit: int | None,
-    against: Corpus | None,
+    against: Files | None,
     harness: bool,
     seed: int,
     context: int | None,
@@ -45,22 +48,25 @@ def answer(
     given = given_model(model, context)
     configs = [
         validate(TaskConfig, {"name": name, "path": file, "limit": limit, **form}, "task")
-        for name, file in _named(tasks).items()
+        for name, file in _named("task", tasks).items()
     ]
     items = items_stage(configs, {}, seed=seed)
     if items is None:
         raise BadInput("task: expected a file of items at least")
     stages: list[Stage] = [items]
     inputs: dict[str, Stage] = {"items": items}
-    if against is not None:
-        documents = documents_stage({"train": against}, reading, path, seed=seed)
+    if against:
+        texts: dict[str, Stage] = {
+            name: documents_stage({"train": file}, reading, path, seed=seed)
+            for name, file in _named("against", against).items()
+        }
         looked = ContaminationStage(
-            {"sources": ["corpus"]},
-            {"items": items, "corpus": documents},
+            {"sources": list(texts)},
+            {"items": items, **{f"text {name}": stage for name, stage in texts.items()}},
             seed=seed,
             numerics=own.numerics.parts,
         )
-        stages += [documents, looked]
+        stages += [*texts.values(), looked]
         inputs["contamination"] = looked
     stage = TasksStage(
         {"model": given.settings, **({"harness": harness_version()} if harness else {})},
@@ -82,14 +88,14 @@ def answer(
     return replace(outcome, text=answer_lines(outcome.counts))
 
 
-def _named(tasks: str | Path | Sequence[str | Path]) -> dict[str, str]:
-    """Files by the name of their task: NAME=FILE, or the file's own name before its first dot."""
+def _named(option: str, files: Files) -> dict[str, str]:
+    """Files by name: NAME=FILE, or the file's own name before its first dot."""
     named: dict[str, str] = {}
-    for task in [tasks] if isinstance(tasks, (str, Path)) else tasks:
-        name, equals, file = str(task).partition("=")
-        if not equals or Path(str(task)).exists():
-            name, file = Path(str(task)).name.split(".")[0], str(task)
-        if name in named:
-            raise BadInput(f"task {task}: the name {name} is taken; say NAME=FILE")
+    for given in map(str, [files] if isinstance(files, (str, Path)) else files):
+        name, equals, file = given.partition("=")
+        if not equals or Path(given).exists():
+            name, file = Path(given).name.split(".")[0], given
+        if name in named or not name:
+            raise BadInput(f"{option} {given}: the name {name!r} is taken; say NAME=FILE")
         named[name] = file
     return named

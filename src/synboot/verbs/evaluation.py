@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
 from synboot.core.errors import BadInput
 from synboot.experiment.stages.evaluation import EvaluateStage
-from synboot.verbs.answering import answer
+from synboot.verbs.answering import Files, answer
 from synboot.verbs.inputs import (
     Corpus,
     Reading,
@@ -25,14 +24,14 @@ def evaluate(
     corpus: Corpus | None,
     output: str | Path,
     *,
-    task: str | Path | Sequence[str | Path] | None = None,
+    task: Files | None = None,
     kind: str | None = None,
     prompt: str | None = None,
     delimiter: str = " ",
     remove_prefix: str = "",
     category_field: str | None = None,
     limit: int | None = None,
-    against: Corpus | None = None,
+    against: Files | None = None,
     harness: bool = False,
     seed: int = 0,
     context: int | None = None,
@@ -55,8 +54,8 @@ def evaluate(
     they are read and put to the model (`experiment.task_recipe.TaskConfig`); `limit` takes a subset
     keyed by `seed`; with `harness`, lm-evaluation-harness reads the likelihoods. `output` has a row
     an item: nats of every choice, its tokens, bytes and characters, and the choice by each score;
-    with `against`, a corpus, how many of the item's windows of 13 words stand in it. Counts: tasks,
-    contamination, without_contaminated. Raises BadInput.
+    with `against`, training texts (NAME=CORPUS), how many of the item's windows of 13 words stand
+    in each. Counts: tasks, contamination, without_contaminated. Raises BadInput.
     """
     form = {
         "kind": kind,
@@ -74,7 +73,7 @@ def evaluate(
             output,
             form=form,
             limit=limit,
-            against=against or None,
+            against=against,
             harness=harness,
             seed=seed,
             context=context,

@@ -78,7 +78,8 @@ TASKS: Options = {
     ),
     "against": (
         Annotated[
-            list[str] | None, typer.Option(help="Training text in which items are looked for.")
+            list[str] | None,
+            typer.Option(metavar="[NAME=]CORPUS", help="Text in which items are looked for."),
         ],
         None,
     ),

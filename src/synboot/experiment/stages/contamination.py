@@ -24,8 +24,9 @@ from synboot.pipeline.stage import Artifact, Context, Counts, Stage
 class ContaminationStage(Stage):
     """Looks for the items of tasks in training text; nothing is removed by what it finds.
 
-    Config: `sources`, which of unique, oracle, synthetic (of a run) and corpus (all documents of a
-    user's files) are looked through; `oracle_multiple` where oracle is among them.
+    Config: `sources`, which of unique, oracle and synthetic of a run are looked through, with
+    `oracle_multiple` where oracle is among them; or names of a user's texts, whose documents are
+    the inputs `text NAME`.
     """
 
     name = "contamination"
@@ -65,8 +66,8 @@ class ContaminationStage(Stage):
         """(text, first document, document after the last); the oracle's text begins with the unique
         budget, which is read once."""
         sources, inputs = self.config["sources"], context.inputs
-        if "corpus" in sources:
-            return [("corpus", 0, len(Documents(inputs["corpus"].file("train.arrow"))))]
+        if "corpus" not in inputs:
+            return [(name, 0, len(_given(context, name))) for name in sources]
         unique = len(unique_documents(inputs))
         texts = [("unique", 0, unique)]
         if "oracle" in sources:
@@ -85,8 +86,10 @@ class ContaminationStage(Stage):
         return {"source": text, "documents": stop - start, "found": int(found.sum())}
 
     def _read(self, context: Context, text: str, start: int, stop: int) -> Iterator[str]:
-        if text != "synthetic":
-            yield from training_documents(context.inputs).texts(start, stop)
+        if "corpus" not in context.inputs or text != "synthetic":
+            given = "corpus" not in context.inputs
+            documents = _given(context, text) if given else training_documents(context.inputs)
+            yield from documents.texts(start, stop)
             return
         file = pq.ParquetFile(context.inputs["synthesize"].file("synthetic.parquet"))
         place = 0
@@ -103,7 +106,9 @@ class ContaminationStage(Stage):
         for (text, _, _), part in zip(self._ranges(context), parts, strict=True):
             found = np.load(part / "found.npy", allow_pickle=False)
             for name in masks:
-                if name == text or (name == "oracle" and text == "unique"):
+                if name == text or (
+                    name == "oracle" and text == "unique" and "corpus" in context.inputs
+                ):
                     masks[name] |= found
         items = pq.read_table(context.inputs["items"].file("items.parquet"), columns=["task", "id"])
         own = {name: windows.per_item(mask) for name, mask in masks.items()}
@@ -125,6 +130,11 @@ class ContaminationStage(Stage):
             for task in dict.fromkeys(task_of.tolist())
         }
         return {"tasks": counts, "flops": 0}
+
+
+def _given(context: Context, name: str) -> Documents:
+    """The documents of one of a user's texts."""
+    return Documents(context.inputs[f"text {name}"].file("train.arrow"))
 
 
 def read_contaminated(artifact: Artifact, source: str | None = None) -> dict[str, np.ndarray]:
