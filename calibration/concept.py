@@ -69,14 +69,14 @@ FULL = Size(
 )
 QUICK = replace(
     FULL,
-    num_documents=20_000,
+    num_documents=12_000,
     num_fresh=3_000,
     num_seeds=4_000,
-    min_captured=0.85,
-    max_of_random=0.1,
-    max_variation=0.06,
+    min_captured=0.8,
+    max_of_random=0.06,
+    max_variation=0.08,
 )
-"""A tenth of the learning, for the tests, with bounds of its own."""
+"""A sixteenth of the learning, for the tests, with bounds of its own."""
 
 
 def run(quick: bool) -> dict[str, Any]:
