@@ -58,7 +58,7 @@ FULL = Size(
     world=ConceptConfig(),
     shape=Shape(2, 64, 4, 4, 16, 192),
     context=64,
-    num_documents=200_000,
+    num_documents=160_000,
     pretrain=LoopConfig(learning_rate=1e-2, batch_rows=8, num_validations=4),
     tune=LoopConfig(learning_rate=5e-3, batch_rows=8, num_validations=4),
     num_fresh=8_000,
@@ -69,14 +69,14 @@ FULL = Size(
 )
 QUICK = replace(
     FULL,
-    num_documents=20_000,
+    num_documents=12_000,
     num_fresh=3_000,
     num_seeds=4_000,
-    min_captured=0.85,
-    max_of_random=0.1,
-    max_variation=0.06,
+    min_captured=0.8,
+    max_of_random=0.06,
+    max_variation=0.08,
 )
-"""A tenth of the learning, for the tests, with bounds of its own."""
+"""Some of the learning, for the tests, with bounds of its own."""
 
 
 def run(quick: bool) -> dict[str, Any]:

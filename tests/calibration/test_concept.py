@@ -23,6 +23,7 @@ from calibration.concept import (
     RANDOM,
     captured,
     log_probabilities,
+    measure,
     ratio,
     variation,
 )
@@ -30,6 +31,7 @@ from calibration.concept import (
 from synboot.data.tokens import TokenStore, write_token_store
 from synboot.model.architecture import Shape, new_model
 from synboot.synth.template import PairRows
+from synboot.train.loop import LoopConfig
 from synboot.train.loss import mean_loss
 from synboot.worlds.concept import END, ConceptConfig, ConceptWorld
 
@@ -102,6 +104,16 @@ def test_partners_share_a_concept_and_everyone_is_on_each_side_once() -> None:
     for side in (0, 1):
         assert Counter(pair[side] for pair in pairs) == Counter({*range(400)} - {7})
     assert pairs != pairs_of(concepts, 1, "corpus")
+
+
+@pytest.mark.slow
+def test_processes_change_no_figure() -> None:
+    loop = LoopConfig(learning_rate=1e-2, batch_rows=8, num_validations=1)
+    size = replace(QUICK, num_documents=400, pretrain=loop, tune=loop, num_fresh=50, num_seeds=50)
+    alone, together = (measure(size, 0, workers) for workers in (1, 2))
+    assert alone.pop("seconds").keys() == together.pop("seconds").keys()
+    assert alone == together
+    assert not alone["held"]  # it has hardly learnt
 
 
 def test_the_standard_error_of_captured_is_what_resamples_show() -> None:

@@ -1,4 +1,4 @@
-"""Documents drawn from hidden concepts, with exact p(d), p(c|d1) and p(d2|d1) token by token.
+"""Documents drawn from hidden concepts, with every probability of theirs exact, token by token.
 
 The paper's Bayesian reading, as a world: a concept c is drawn, a document is drawn from c, and the
 documents of a pair share c. Each document also has a style s of its own, independent of c, which
