@@ -11,8 +11,9 @@ from itertools import pairwise
 from typing import Any
 
 from synboot.experiment.arms import REFERENCE, SAME_COST
+from synboot.experiment.phrases import verdict_of
 from synboot.experiment.statistics.efficiency import Multiples, data_efficiency
-from synboot.experiment.statistics.losses import LEVEL, Bounds, Figure, Interval, Losses, Refused
+from synboot.experiment.statistics.losses import LEVEL, Bounds, Losses, Refused
 from synboot.experiment.statistics.recovered import recovered
 from synboot.experiment.statistics.scores import Metric, Scores
 
@@ -124,23 +125,14 @@ def _gains(of_metric: Mapping[Metric, Losses], reference: str) -> dict[str, Any]
 def gain(losses: Losses, reference: str, arm: str) -> dict[str, Any]:
     """What `arm` gains over `reference`: how many bits or nats less it needs."""
     figure = losses.figure({reference: 1.0, arm: -1.0})
-    return {
+    values = {
         "gain": figure.value,
         **_ends(figure.documents),
         "by_seed": figure.by_seed,
         "seeds": _bounds(figure.seeds),
         "both": _bounds(figure.both),
-        "verdict": verdict(figure),
     }
-
-
-def verdict(figure: Figure) -> str:
-    """better or worse where the intervals that there are of documents and of both are clear of
-    zero, else unclear; unclear where there is none of documents."""
-    known = [b for b in (figure.documents, figure.both) if isinstance(b, Interval)]
-    if isinstance(figure.documents, Refused) or not all(b.clear_of_zero() for b in known):
-        return "unclear"
-    return "better" if figure.value > 0 else "worse"
+    return values | {"verdict": verdict_of(values)}
 
 
 def share_values(losses: Losses, arm: str) -> dict[str, Any]:

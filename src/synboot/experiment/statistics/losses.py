@@ -105,7 +105,6 @@ class Losses:
         self.arms = tuple(scores)
         self.metric = metric
         self.num_documents = len(everything[0].ids)
-        self._seeds = {arm: len(of_arm) for arm, of_arm in scores.items()}
         self._units = units_of(everything[0], metric)
         self.effective_documents = float(self._units.sum() ** 2 / (self._units**2).sum())
         """How many documents of equal length would weigh alike (Kish): few where a few long ones
