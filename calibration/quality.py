@@ -157,8 +157,17 @@ def measure(total: int, *, most_seconds: float, workers: int | None = None) -> d
         ).counts
         seconds, cpu_seconds = time.monotonic() - started, _cpu_seconds() - cpu_started
     rows = _rows(measured, dict(zip([*_PLANTED, "plain"], _counts(total), strict=True)), total)
-    rows.append({"figure": "seconds", "planted": None, "measured": seconds, "high": None,
-                 "low": None, "bound": f"at most {most_seconds:g}", "held": seconds <= most_seconds})  # fmt: skip
+    rows.append(
+        {
+            "figure": "seconds",
+            "planted": None,
+            "measured": seconds,
+            "low": None,
+            "high": None,
+            "bound": f"at most {most_seconds:g}",
+            "held": seconds <= most_seconds,
+        }
+    )
     return {
         "documents": total,
         "synthetic_bytes": num_bytes,
