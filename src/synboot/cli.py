@@ -17,7 +17,20 @@ import typer
 from synboot import __version__
 from synboot.core.errors import BadInput, SynbootError
 from synboot.core.events import display_for
-from synboot.verbs.options import READING, SHARED, TASKS, Options
+from synboot.verbs.options import (
+    READING,
+    SHARED,
+    TASKS,
+    ContextOption,
+    DeviceOption,
+    ModelOption,
+    Options,
+    OutputOption,
+    SeedOption,
+    ThreadsOption,
+    WorkersOption,
+)
+from synboot.verbs.quality_options import quality
 
 app = typer.Typer(
     help="Synthetic bootstrapped pretraining: a new corpus from how your documents relate.",
@@ -40,9 +53,6 @@ UntilOption = Annotated[
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Print stages, ids and what is missing; run nothing.")
 ]
-OutputOption = Annotated[
-    Path, typer.Option("--output", "-o", help="What to write.", show_default=False)
-]
 CorpusArgument = Annotated[
     list[str],
     typer.Argument(
@@ -51,16 +61,6 @@ CorpusArgument = Annotated[
         show_default=False,
     ),
 ]
-ModelOption = Annotated[
-    Path | None, typer.Option(help="A causal LM directory (Hugging Face layout).")
-]
-ContextOption = Annotated[int | None, typer.Option(help="Positions; by default the model's.")]
-WorkersOption = Annotated[
-    int | None, typer.Option(help="Processes for parts; by default one a processor.")
-]
-ThreadsOption = Annotated[int | None, typer.Option(help="Of training; by default one a processor.")]
-DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
-SeedOption = Annotated[int, typer.Option(help="Key of all randomness.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -308,64 +308,7 @@ def evaluate(
     """Score every document of held-out text under a model, or answer tasks with it."""
 
 
-@_verb("quality", "quality")
-def quality(
-    synthetic: Annotated[
-        list[str], typer.Argument(help="Synthetic text: files, globs.", show_default=False)
-    ],
-    *,
-    output: OutputOption,
-    corpus: Annotated[
-        list[str], typer.Option(help="The real documents; may be given several times.")
-    ],
-    pairs: Annotated[Path | None, typer.Option(help="Real pairs: d1, d2, ids of them.")] = None,
-    synthetic_text_field: Annotated[
-        str, typer.Option(help="Where a synthetic record has its text.")
-    ] = "text",
-    seed_field: Annotated[
-        str, typer.Option(help="Where it names its seed document, if it does.")
-    ] = "seed_id",
-    sample_documents: Annotated[
-        int, typer.Option(help="Documents looked at on either side, at most; a sample.")
-    ] = 100_000,
-    max_repetition: Annotated[
-        float, typer.Option(help="Share of repeated 4-word windows; more is repetitive.")
-    ] = 0.2,
-    duplicate_similarity: Annotated[
-        float, typer.Option(help="Jaccard similarity of near duplicates, at least.")
-    ] = 0.6,
-    duplicate_words: Annotated[int, typer.Option(help="Words of the windows compared.")] = 5,
-    relevance: Annotated[bool, typer.Option(help="Measure similarity to the seed.")] = True,
-    encoder: Annotated[str, typer.Option(help="lsa or sentence-transformers:NAME.")] = "lsa",
-    dimensions: Annotated[int, typer.Option(help="Of lsa's vectors.")] = 256,
-    fit_documents: Annotated[
-        int, typer.Option(help="Documents that lsa learns from, at most; a sample.")
-    ] = 20_000,
-    judge: Annotated[
-        str | None, typer.Option(help="endpoint:MODEL (with --judge-url) or model:DIRECTORY.")
-    ] = None,
-    judge_url: Annotated[
-        str | None, typer.Option(help="Of an OpenAI-compatible endpoint: http://HOST/v1.")
-    ] = None,
-    judge_key_variable: Annotated[
-        str | None, typer.Option(help="Environment variable that holds its API key.")
-    ] = None,
-    judge_documents: Annotated[
-        int, typer.Option(help="Documents judged on either side, at most; a sample.")
-    ] = 500,
-    judge_requests: Annotated[int | None, typer.Option(help="Budget: requests.")] = None,
-    judge_tokens: Annotated[int | None, typer.Option(help="Budget: tokens, as reported.")] = None,
-    judge_answer_tokens: Annotated[int, typer.Option(help="Of one answer, at most.")] = 16,
-    judge_concurrency: Annotated[int, typer.Option(help="Requests at a time.")] = 8,
-    judge_timeout: Annotated[float, typer.Option(help="Seconds for one request.")] = 60.0,
-    judge_answers: Annotated[
-        Path | None, typer.Option(help="Directory that keeps answers for other commands.")
-    ] = None,
-    seed: SeedOption = 0,
-    workers: WorkersOption = None,
-    device: DeviceOption = None,
-) -> None:
-    """Measure synthetic text, anyone's, beside real text: repetition, copies, relevance, ..."""
+_verb("quality", "quality")(quality)
 
 
 @_verb("reporting", "report", reads=False)

@@ -283,6 +283,7 @@ def test_a_plan_takes_a_worlds_judge(
         s.id for s in without.stages if s.name != "quality"
     ]
     assert judged.quality.id != without.quality.id
+    assert judged.quality.config["judge_documents"] == recipe.quality.sample_documents
 
 
 def test_a_run_has_its_quality(finished_run: Path) -> None:
@@ -303,3 +304,45 @@ def test_a_run_has_its_quality(finished_run: Path) -> None:
     page = (finished_run / "small" / "report.html").read_text()
     assert "What the synthetic text is like" in page
     assert f"duplicate@{len(rows)}" in page
+
+
+def test_a_stage_counts_what_an_exact_judge_says(files: Path) -> None:
+    """Every document is asked of, beside the text of its own seed."""
+    from synboot.core.events import EventLog, QuietDisplay
+    from synboot.experiment.stages.files import DocumentsStage
+    from synboot.experiment.stages.quality import QualityStage
+    from synboot.pipeline.runner import Runner
+    from synboot.verbs.inputs import documents_stage, machine, pairs_stage
+
+    out = files / "out.json"
+    real = documents_stage({"train": files / "real.jsonl"}, {}, out, seed=0)
+    made = documents_stage({"train": files / "synthetic.parquet"}, {}, out, seed=0)
+    made = DocumentsStage(made.config | {"id_field": None}, seed=0, files=made.files)
+    inputs = {"corpus": real, "synthetic": made}
+    inputs["pairs"] = pairs_stage(files / "pairs.jsonl", real, out)
+    config = {
+        "sample_documents": 100, "max_repetition": 0.2, "duplicate_similarity": 0.6,
+        "duplicate_words": 5, "judge": {"judge": "exact"}, "judge_documents": 100,
+        "seed_field": "seed_id",
+    }  # fmt: skip
+    numerics = machine(workers=1).numerics.parts
+    stage = QualityStage(config, inputs, seed=0, numerics=numerics, judge=Exact())
+    runner = Runner(files / "store", 1, EventLog(None), QuietDisplay())
+    artifact = runner.run([*inputs.values(), stage])[stage.id]
+    found = json.loads(artifact.file("quality.json").read_text())
+    texts = {d["id"]: d["text"] for d in REAL}
+    rows = synthetic_rows()
+    ours, beside = found["synthetic"]["judged"], found["real"]["judged"]
+    assert ours["non_factual"]["count"] == sum(len(row["text"]) > 300 for row in rows)
+    seeded = [row for row in rows if row["seed_id"]]
+    assert ours["irrelevant"]["count"] == sum(
+        row["text"][0] != texts[row["seed_id"]][0] for row in seeded
+    )
+    assert (ours["asked"], ours["irrelevant"]["documents"]) == (30, len(seeded))
+    pairs = [(f"t{t}-{a}", f"t{t}-{a + 1}") for t in range(10) for a in (0, 2, 4)]
+    assert beside["irrelevant"]["count"] == sum(texts[a][0] != texts[b][0] for a, b in pairs)
+    assert beside["non_factual"]["count"] == sum(len(texts[b]) > 300 for _, b in pairs)
+    judged = {row["id"]: row for row in pq.read_table(artifact.file("judged.parquet")).to_pylist()}
+    for i, row in enumerate(rows, 1):
+        assert judged[f"synthetic.parquet:{i}"]["non_factual"] == (len(row["text"]) > 300)
+    assert found["judge"] == {"judge": "exact"}

@@ -66,4 +66,6 @@ def quality_identity(config: QualityConfig, judge: Judge | None) -> dict[str, An
     values = config.model_dump(mode="json", include=set(_MEASURED))
     if judge is None:
         return values
-    return values | {"judge": dict(judge.describe()), "judge_documents": config.judge_documents}
+    exact = config.judge is None  # a world's, which costs nothing
+    documents = config.sample_documents if exact else config.judge_documents
+    return values | {"judge": dict(judge.describe()), "judge_documents": documents}

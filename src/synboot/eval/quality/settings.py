@@ -71,4 +71,5 @@ class QualityConfig(Config):
     judge: JudgeConfig | None = None
     """Who says what is false and what is beside the point; a world has its own exact one."""
     judge_documents: int = Field(default=500, ge=1)
-    """Synthetic documents that are judged, and as many real ones."""
+    """Synthetic documents that are judged, and as many real ones; an exact judge has all that are
+    looked at."""

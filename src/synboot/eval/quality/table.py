@@ -103,7 +103,7 @@ def further_rows(quality: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
         ("AUC against random pairs", *_of(sides, "relevance", "auc")),
         ("below 95% of random pairs", *_of(sides, "relevance", "below_random_quantile")),
     ]
-    return [row for row in rows if row[1] is not None or row[2] is not None]
+    return [row for row in rows if {written(row[1]), written(row[2])} != {"-"}]
 
 
 def _of(sides: tuple[Mapping[str, Any], ...], group: str, name: str) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from synboot.core.judgement import Judge
+from synboot.core.judgement import Judge, Judgement
 from synboot.core.rng import rng
 from synboot.core.storage import read_json, write_json
 from synboot.eval.quality.documents import Columns
@@ -134,7 +134,8 @@ class QualityStage(Stage):
         return {"task": task, "flops": 0}
 
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
-        """Write quality.json, and documents.parquet: the scores of the synthetic documents."""
+        """Write quality.json, and of the synthetic documents documents.parquet, their scores, and
+        judged.parquet, what the judge said."""
         close_encoder()
         samples = Samples.load(context.prepared)
         found: dict[str, list[tuple[int, Path]]] = {}
@@ -196,6 +197,8 @@ class QualityStage(Stage):
             documents.texts_of(real[:, 0]) if len(samples.pairs) else [None] * len(real),
         )
         found = judge_sides(self.judge, [synthetic, of_real], context.advance)
+        names = samples.ids.take(pa.array(rows)).to_pylist()
+        _write_judged(context.directory / "judged.parquet", names, found[0])
         spent = {"spent": self.judge.spent} if hasattr(self.judge, "spent") else {}
         if spent:
             context.emit("judged", **spent)
@@ -252,6 +255,16 @@ def _read(parts: Sequence[tuple[int, Path]], name: str) -> Columns:
         return {}
     table = pa.concat_tables([pq.read_table(part / name) for _, part in parts])
     return {column: table[column].to_numpy() for column in table.column_names}
+
+
+def _write_judged(path: Path, ids: Sequence[str], judgements: Sequence[Judgement]) -> None:
+    columns = {
+        "id": ids,
+        "non_factual": pa.array([each.non_factual for each in judgements], pa.bool_()),
+        "irrelevant": pa.array([each.irrelevant for each in judgements], pa.bool_()),
+        "problems": [list(getattr(each, "problems", ())) for each in judgements],
+    }
+    pq.write_table(pa.table(columns), path)
 
 
 def _write_documents(
