@@ -9,7 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, MambaConfig, MambaForCausalLM
+from transformers import (
+    AutoTokenizer,
+    GraniteConfig,
+    GraniteForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+)
 
 from synboot.core.rng import rng
 from synboot.data.tokenizer import TextTokenizer, train_tokenizer
@@ -21,6 +27,7 @@ from synboot.eval.choices import (
     pieces_of,
     score_requests,
 )
+from synboot.train.loss import has_plain_head
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))
 
@@ -101,6 +108,19 @@ def test_a_model_with_a_state_is_read_whole() -> None:
     found = score_requests(model, groups, context=CONTEXT, device=CPU)
     check(model, found, groups)
     assert {first for first, _ in found.spans} == {0}
+
+
+def test_a_model_that_scales_its_logits() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        model = GraniteForCausalLM(
+            GraniteConfig(
+                vocab_size=VOCABULARY, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+                num_attention_heads=2, num_key_value_heads=1, logits_scaling=0.1,
+            )
+        ).eval()  # fmt: skip
+    assert not has_plain_head(model)
+    check(model, score_requests(model, GROUPS, context=CONTEXT, device=CPU), GROUPS)
 
 
 def test_a_greedy_continuation_is_known_as_such() -> None:
