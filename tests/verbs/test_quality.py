@@ -346,3 +346,23 @@ def test_a_stage_counts_what_an_exact_judge_says(files: Path) -> None:
     for i, row in enumerate(rows, 1):
         assert judged[f"synthetic.parquet:{i}"]["non_factual"] == (len(row["text"]) > 300)
     assert found["judge"] == {"judge": "exact"}
+
+
+def test_a_model_on_this_disk_judges(files: Path) -> None:
+    from synboot.data.tokenizer import train_tokenizer
+    from synboot.eval.judge import PROMPTS, ModelJudge
+    from synboot.model.architecture import Shape, new_model, save_model
+
+    tokenizer = train_tokenizer([*PROMPTS.values(), *(d["text"] for d in REAL)], 400)
+    vocab_size, end_id = tokenizer.vocab_size, tokenizer.end_id
+    shape = Shape(1, 16, 2, 1, 8, 32)
+    network = new_model(shape, vocab_size=vocab_size, context=700, end_id=end_id, seed=0)
+    save_model(network, files / "model")
+    tokenizer.save(files / "model")
+    found = measure(files, judge=f"model:{files / 'model'}", judge_documents=6, relevance=False)
+    assert found["judge"]["prompts"] == PROMPTS
+    assert found["judge"]["model"] == ModelJudge(files / "model").describe()["model"]
+    for side in ("synthetic", "real"):
+        judged = found[side]["judged"]
+        assert judged["asked"] == judged["non_factual"]["documents"] == 6
+        assert set(judged["problems"]) <= {"cut"}
