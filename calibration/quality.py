@@ -44,7 +44,9 @@ _PLANTED = {
 _NEAR, _BELOW = 0.75, 0.5
 """Jaccard similarities; the threshold is 0.6."""
 _RATE_BOUND = 0.001
-_RELEVANCE_BOUND = 0.02
+_RELEVANCE_BOUND = 0.05
+"""An encoder is no judge: with many topics in few dimensions it takes some texts of other topics
+for related, and some of the same for unrelated."""
 
 
 class _Writer:
