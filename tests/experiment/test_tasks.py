@@ -375,7 +375,7 @@ def test_the_verb_against_a_corpus(task_run: Path, tmp_path: Path) -> None:
         ({"corpus": "x.jsonl", "task": "y.jsonl"}, "expected either a corpus or task, got both"),
         ({"corpus": None}, r"expected a corpus, or task \(--task FILE\)"),
         ({"corpus": "x.jsonl", "limit": 3}, "limit: only with task"),
-        ({"corpus": None, "task": ["a/x.jsonl", "b/x.gz"]}, "the name x is taken; say NAME=FILE"),
+        ({"corpus": None, "task": ["a/x.jsonl", "b/x.gz"]}, "the name 'x' is taken; say NAME=FILE"),
         ({"corpus": None, "task": "nowhere.jsonl"}, "expected a data file"),
         ({"corpus": None, "task": "x.jsonl", "kind": "riddle"}, "field kind"),
         ({"corpus": None, "task": "x.jsonl", "limit": 0}, "field limit"),
