@@ -76,8 +76,8 @@ QUICK = replace(
     max_of_random=0.1,
     max_variation=0.06,
 )
-"""An eighth of the learning, for the tests, with bounds of its own; at 12,000 documents one training
-seed of three captured 0.78."""
+"""An eighth of the learning, for the tests, with bounds of its own; at 12,000 documents one
+training seed of three captured 0.78."""
 
 
 def run(quick: bool) -> dict[str, Any]:
