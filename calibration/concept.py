@@ -69,14 +69,15 @@ FULL = Size(
 )
 QUICK = replace(
     FULL,
-    num_documents=12_000,
+    num_documents=20_000,
     num_fresh=3_000,
     num_seeds=4_000,
-    min_captured=0.8,
-    max_of_random=0.06,
-    max_variation=0.08,
+    min_captured=0.85,
+    max_of_random=0.1,
+    max_variation=0.06,
 )
-"""Some of the learning, for the tests, with bounds of its own."""
+"""An eighth of the learning, for the tests, with bounds of its own; at 12,000 documents one
+training seed of three captured 0.78."""
 
 
 def run(quick: bool) -> dict[str, Any]:
