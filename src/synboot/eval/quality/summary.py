@@ -11,6 +11,9 @@ from synboot.eval.quality.novelty import RUNS
 from synboot.eval.quality.relevance import relevance
 from synboot.eval.quality.table import paper_table
 
+_NO_ANSWER = ("unparsed", "failed", "budget")
+"""Problems of a judgement that leave a question without an answer."""
+
 
 def text_figures(columns: Columns, *, max_repetition: float) -> Figure:
     """Of texts alone: `repetition` (the rate of repetitive ones), `repeated_share` (of 4-word
@@ -122,8 +125,8 @@ def _judge_caveats(*sides: Mapping[str, Any]) -> list[str]:
     for name, side in zip(("synthetic", "real"), sides, strict=True):
         judged = side.get("judged") or {}
         for problem, count in (judged.get("problems") or {}).items():
-            rates = (
-                "shown in part" if problem == "cut" else f"{problem.replace('_', ' ')}, in no rate"
-            )
-            caveats.append(f"Of {judged['asked']:,} {name} documents judged: {count:,} {rates}.")
+            words = problem.replace("_", " ")
+            if problem.startswith(_NO_ANSWER):
+                words += ", in no rate"
+            caveats.append(f"Of {judged['asked']:,} {name} documents judged: {count:,} {words}.")
     return caveats
