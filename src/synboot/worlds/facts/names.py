@@ -5,6 +5,7 @@ Names of a kind have one length, so that none is the beginning of another.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -20,7 +21,7 @@ _FIRM = ("ax", "ex", "ix", "ox")
 _TRADE = ("Bakery", "Foundry", "Mills", "Museum", "Press", "Railway", "School", "Shipyard")
 
 MAX_PERSONS = 20_000
-"""Family names are unique; there are 39,200."""
+_PAIRS_OF_A_PERSON = 1.5
 
 Item = TypeVar("Item")
 
@@ -37,10 +38,18 @@ def shuffled(items: Sequence[Item], *key: Key) -> list[Item]:
 
 
 def person_names(count: int, seed: int) -> list[str]:
-    """`count` names, given and family; given names recur, family names do not."""
-    given = _distinct(min(64, count), _GIVEN, 1, seed, "given")
-    family = _distinct(count, _FAMILY, 2, seed, "family")
-    return [f"{pick(given, seed, 'given of', i)} {name}" for i, name in enumerate(family)]
+    """`count` names, no two alike. Given and family names both recur, about as often: two thirds
+    of their pairs are persons, so that a name is known by both halves and by neither alone."""
+    size = math.ceil(math.sqrt(_PAIRS_OF_A_PERSON * count))
+    given = _distinct(size, _GIVEN, 1, seed, "given")
+    family = _distinct(size, _FAMILY, 2, seed, "family")
+    found: dict[str, None] = {}
+    attempt = 0
+    while len(found) < count:
+        key = (seed, "person", attempt)
+        found[f"{pick(given, *key, 'given')} {pick(family, *key, 'family')}"] = None
+        attempt += 1
+    return list(found)
 
 
 def town_names(count: int, seed: int) -> list[str]:

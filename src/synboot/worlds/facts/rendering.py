@@ -11,7 +11,7 @@ from synboot.worlds.facts.phrases import PERSON_SLOTS, SLOT, Phrase, Style
 PRONOUNS = {"she": "her", "he": "him"}
 """Subject and object."""
 
-_PRONOUN_SHARE = 0.5
+_PRONOUN_SHARE = 0.1
 
 
 def fill(phrase: Phrase, values: Mapping[str, str], person: str, pronoun: str | None = None) -> str:
@@ -33,8 +33,8 @@ def render(person: str, pronoun: str, facts: Mapping[str, str], style: Style, *k
     """A text about `person` that states exactly `facts` (value by attribute), by key.
 
     It opens with a phrase that names the person. Then come sentences in a keyed order, each drawn
-    from those of the style that state nothing but facts which are still to be stated; half of them
-    have a pronoun for the name.
+    from those of the style that state nothing but facts which are still to be stated; a tenth of
+    them have a pronoun for the name.
     """
     sentences = []
     left = set(facts)
