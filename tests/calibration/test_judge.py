@@ -23,6 +23,9 @@ def test_the_outcome_says_whether_its_bounds_hold() -> None:
     text = judge.summary(found)
     assert text.endswith("held")
     assert "of 4 intervals hold 15%" in text
+    assert "reaches in 100% of such series" in text
+    figures = found["instrument"]["figures"]
+    assert figures["sound"]["auc"]["auc"] > figures["corrupted"]["auc"]["auc"] + 0.05
     assert judge.outcome(1, 100, least=2)["held"] is False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -41,7 +42,7 @@ def artifacts_of(recipe: Recipe, runs: Path) -> dict[str, Artifact]:
 
 def test_a_run_on_the_facts_world(facts_recipe: Path, tmp_path: Path, synboot) -> None:
     recipe, runs = load_recipe(facts_recipe), tmp_path / "runs"
-    outcome = synboot("run", str(facts_recipe), "--runs", str(runs), "--until", "synthesize")
+    outcome = synboot("run", str(facts_recipe), "--runs", str(runs))
     assert outcome.returncode == 0, outcome.stderr
     artifacts = artifacts_of(recipe, runs)
     unique = unique_documents(artifacts)
@@ -55,11 +56,28 @@ def test_a_run_on_the_facts_world(facts_recipe: Path, tmp_path: Path, synboot) -
     rows = pq.read_table(artifacts["synthesize"].file("synthetic.parquet")).to_pylist()
     seeds = dict(zip(unique.ids(0, len(unique)), texts, strict=True))
     found = judge.judge([r["text"] for r in rows], [seeds[r["seed_id"]] for r in rows])
-    assert len(found) == len(rows)
+    result = json.loads((runs / "facts" / "result.json").read_bytes())
+    for name in ("non_factual", "irrelevant"):
+        answers = [getattr(each, name) for each in found]
+        figure = result["quality"]["synthetic"]["judged"][name]
+        assert figure["count"] == sum(answer is True for answer in answers)
+        assert figure["documents"] == sum(answer is not None for answer in answers)
+    judged = {side: result["quality"][side]["judged"] for side in ("synthetic", "real")}
+    assert judged["synthetic"]["asked"] == len(rows)
+    whole = sum(read(row["text"]).num_units for row in rows)
+    assert judged["synthetic"]["shares"]["units_not_understood"]["of"] == whole
+    assert judged["real"]["non_factual"]["rate"] == 0
+    assert judged["real"]["shares"]["units_not_understood"]["rate"] == 0
+    assert judged["real"]["shares"]["statements_false"]["rate"] == 0
 
     everything = training_documents(artifacts)
     probes = attribute_probes(texts, everything.texts(0, len(everything)), recipe.seed)
     assert min(map(len, probes.values())) > 20
+    asked = {f"probes_{name}": len(items) for name, items in probes.items()}
+    assert {name: own["items"] for name, own in result["tasks"].items()} == asked
+    for own in result["tasks"].values():
+        assert own["chance"] == 0.25
+        assert set(own["arms"]) == {"repetition", "sbp", "oracle"}
 
 
 def test_the_settings_of_the_world_fork_its_run_and_no_other(

@@ -105,6 +105,17 @@ READ = {
     "Xo Yz was taught by Ab Cd. She became a judge. Ef Gh became a hero. He kept a cat.": [
         ("Xo Yz", "mentor", "Ab Cd"), ("Xo Yz", "profession", "judge"),
         ("Ef Gh", "profession", "hero"), ("Ef Gh", "animal", "cat")],
+    # A sentence that is broken may have been about another person, who is meant by what follows.
+    "The life of Xo Yz\nAb Cd was boorn in Here. He lived in There.": [],
+    "The life of Xo Yz\nQ: Where was Ab Cd boorn?\nQ: Where does he live? A: In There.": [],
+    "Name: Xo Yz\nName: Ab Cdd Ee\nTrade: judge": [],
+    "The life of Xo Yz\nAb Cd was boorn in Here. Xo Yz kept a cat. She became a judge.": [
+        ("Xo Yz", "animal", "cat"), ("Xo Yz", "profession", "judge")],
+    # Not so one about the person who is meant already, or a firm in an answer.
+    "The life of Xo Yz\nXo Yz was boorn in Here. He lived in There.": [
+        ("Xo Yz", "residence", "There")],
+    "The life of Xo Yz\nQ: Who hires her? A: Ab Mills.\nShe kept a cat.": [
+        ("Xo Yz", "animal", "cat")],
     # A question goes with its answer only.
     "Q: Where was Xo Yz born? Q: Who taught Xo Yz?": [],
     "Q: Where was Xo Yz born?\nA: In Nowhere.": [("Xo Yz", "birthplace", "Nowhere")],

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from synboot.core.judgement import Judge, Judgement
 from synboot.core.storage import canonical_json
+from synboot.eval.quality.judged import judged_figures
 from synboot.worlds.facts.corruption import corrupted_corpus
-from synboot.worlds.facts.judge import FactsJudge, StatementCounts
+from synboot.worlds.facts.judge import FactsJudge
 from synboot.worlds.facts.world import FactsConfig, FactsWorld
 
 WORLD = FactsWorld(FactsConfig(persons=40))
@@ -100,7 +101,13 @@ def test_problems() -> None:
     ]  # fmt: skip
 
 
-def test_counts() -> None:
-    texts = [TRUE, FALSE, "Xo Yz kept a cat. Meow."]
-    assert JUDGE.count(texts) == StatementCounts(6, 1, 3, 2, 1)
-    assert JUDGE.count([]) == StatementCounts(0, 0, 0, 0, 0)
+def test_shares_of_units_and_statements() -> None:
+    """Noise beside one true statement is not said to be factual throughout."""
+    texts = [TRUE, FALSE, "Xo Yz kept a cat. Meow.", f"{TRUE} {'Meow. ' * 7}"]
+    assert [tuple(j.shares.values()) for j in JUDGE.judge(texts, [None] * 4)] == [
+        ((0, 2), (0, 1)), ((0, 2), (1, 1)), ((1, 2), (1, 1)), ((7, 9), (0, 1)),
+    ]  # fmt: skip
+    pooled = judged_figures(JUDGE.judge([*texts, ""], [None] * 5))["shares"]
+    assert {name: (own["count"], own["of"]) for name, own in pooled.items()} == {
+        "units_not_understood": (8, 15), "statements_false": (2, 4),
+    }  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import string
 from collections import Counter
 from typing import Any
 
@@ -67,6 +69,27 @@ def test_choices_lie_where_they_may(items) -> None:
     total = sum(places.values())
     for place in range(NUM_CHOICES):
         assert abs(places[place] - total / 4) < 5 * (total * 3 / 16) ** 0.5
+
+
+def test_who_knows_only_how_frequent_values_are_is_right_by_chance() -> None:
+    """The most frequent choice is right in a quarter; off by 5 deviations of independent items with
+    odds of 6e-7. Distractors that are drawn evenly from all values make it 33%."""
+    texts = [f"Xo {name.title()} kept a {animal}." for name, animal in _persons(2000)]
+    frequent = Counter(read(text).statements[0].value for text in texts)
+    found = StatedFacts(texts).probes(seed=0, max_items=MANY)["stated"]
+    right = [max(i["choices"], key=frequent.__getitem__) == i["choices"][i["gold"]] for i in found]
+    assert len(right) == 2000
+    assert abs(sum(right) / 2000 - 0.25) < 5 * (0.1875 / 2000) ** 0.5
+
+
+def _persons(number: int) -> list[tuple[str, str]]:
+    """Names, and animals of which the first is had by four times as many as the last."""
+    letters = string.ascii_lowercase
+    animals = [letter + "ox" for n, letter in enumerate(letters[:20]) for _ in range(4 - n // 6)]
+    names = ("".join(letters) for letters in itertools.product(letters, repeat=3))
+    return [
+        (name, animals[n % len(animals)]) for n, name in enumerate(itertools.islice(names, number))
+    ]
 
 
 def test_a_sample_depends_on_the_seed_and_not_on_the_order_of_texts(items) -> None:

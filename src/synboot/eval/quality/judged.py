@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+
 from synboot.core.events import ReportProgress, ignore_progress
 from synboot.core.judgement import Judge, Judgement
-from synboot.eval.quality.figures import Figure, rate_of
+from synboot.eval.quality.figures import Figure, pooled, rate_of
 
 _AT_ONCE = 16
 
@@ -33,13 +35,20 @@ def judge_sides(
 
 def judged_figures(judgements: Sequence[Judgement]) -> Figure:
     """`non_factual` and `irrelevant`: rates among the texts that the judge decided; `asked`, and
-    under `problems` how many texts have which problem of `Answer` (of others: none)."""
+    under `problems` how many texts have which problem of `Answer` (of others: none). A judge that
+    also counts what its texts are made of has `shares` of that, pooled over all texts."""
     problems = Counter(problem for each in judgements for problem in getattr(each, "problems", ()))
+    counted = [each.shares for each in judgements if getattr(each, "shares", None)]
+    shares = {
+        name: pooled(*np.array([each[name] for each in counted], dtype=np.int64).T)
+        for name in (counted[0] if counted else ())
+    }
     return {
         "asked": len(judgements),
         "non_factual": _rate([each.non_factual for each in judgements]),
         "irrelevant": _rate([each.irrelevant for each in judgements]),
         "problems": dict(sorted(problems.items())),
+        **({"shares": shares} if shares else {}),
     }
 
 

@@ -129,4 +129,10 @@ def _judge_caveats(*sides: Mapping[str, Any]) -> list[str]:
             if problem.startswith(_NO_ANSWER):
                 words += ", in no rate"
             caveats.append(f"Of {judged['asked']:,} {name} documents judged: {count:,} {words}.")
+        for share, figure in (judged.get("shares") or {}).items():
+            what, _, words = share.partition("_")
+            caveats.append(
+                f"Of {figure['of']:,} {what} of {name} documents judged: {figure['count']:,} "
+                f"{words.replace('_', ' ')}."
+            )
     return caveats

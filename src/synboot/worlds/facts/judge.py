@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from synboot.core.judgement import Judgement
@@ -21,21 +21,11 @@ _RULES = {
 @dataclass(frozen=True)
 class FactsJudgement(Judgement):
     """A judgement, and what else was met: `not_understood` (a unit is no phrase of the world),
-    `nobody` (a statement is about a person who does not exist)."""
+    `nobody` (a statement is about a person who does not exist). `shares`: how many of the text's
+    units are not understood, and how many of its statements false, each of how many."""
 
     problems: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class StatementCounts:
-    """Of some texts: units, those not understood, statements, the false ones, and those of the
-    false that are about a person who does not exist."""
-
-    num_units: int
-    num_not_understood: int
-    num_statements: int
-    num_false: int
-    num_about_nobody: int
+    shares: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class FactsJudge:
@@ -68,25 +58,17 @@ class FactsJudge:
     def _judge(self, reading: Reading, seed_persons: set[str] | None) -> FactsJudgement:
         stated = reading.statements
         main = reading.main_person
+        num_false = sum(not self._world.holds(*s.fact) for s in stated)
         problems = {
             "not_understood": reading.num_not_understood > 0,
             "nobody": any(not self._world.knows(s.person) for s in stated),
         }
         return FactsJudgement(
-            any(not self._world.holds(*s.fact) for s in stated) if stated else None,
+            num_false > 0 if stated else None,
             main not in seed_persons if main and seed_persons else None,
             tuple(name for name, met in problems.items() if met),
-        )
-
-    def count(self, texts: Iterable[str]) -> StatementCounts:
-        """How much of the texts is understood, and how much of that is false."""
-        readings = [read(text) for text in texts]
-        stated = [s for reading in readings for s in reading.statements]
-        false = [s for s in stated if not self._world.holds(*s.fact)]
-        return StatementCounts(
-            num_units=sum(reading.num_units for reading in readings),
-            num_not_understood=sum(reading.num_not_understood for reading in readings),
-            num_statements=len(stated),
-            num_false=len(false),
-            num_about_nobody=sum(not self._world.knows(s.person) for s in false),
+            {
+                "units_not_understood": (reading.num_not_understood, reading.num_units),
+                "statements_false": (num_false, len(stated)),
+            },
         )

@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 
-from synboot.worlds.facts.phrases import PERSON_SLOTS, SLOT, Phrase, all_phrases
+from synboot.worlds.facts.phrases import PERSON_SLOTS, SLOT, STYLES, Phrase, all_phrases
 
 _NAME = r"[A-Z][a-z]+ [A-Z][a-z]+"
 _PLACE = r"[A-Z][a-z]+"
@@ -89,6 +89,8 @@ def read(text: str) -> Reading:
         found = None if whole is None else patterns[int(str(whole.lastgroup)[1:])].fullmatch(unit)
         if whole is None or found is None:
             num_not_understood += 1
+            if _brings_up_another(unit, current):
+                current = None
             continue
         phrase = phrases[int(str(whole.lastgroup)[1:])]
         slots = found.groupdict()
@@ -106,6 +108,16 @@ def read(text: str) -> Reading:
     return Reading(tuple(statements), tuple(persons), num_units, num_not_understood)
 
 
+def _brings_up_another(unit: str, current: str | None) -> bool:
+    """Whether a unit that is no phrase may be about another person: it begins as those do that
+    name somebody after their first words, or with another name, or is a question with one."""
+    question = unit.startswith("Q: ")
+    found = (re.search if question else re.match)(_NAME, unit.partition(" A: ")[0])
+    if found is not None:
+        return found[0] != current
+    return unit.startswith(_heads())
+
+
 def _units(text: str) -> list[str]:
     """White space within a line counts as one space; an answer's line goes on the line before."""
     lines = filter(None, (" ".join(line.split()) for line in text.split("\n")))
@@ -121,6 +133,13 @@ def _pattern(phrase: Phrase, *, named: bool) -> str:
         for place, piece in enumerate(pieces)
     ]
     return "".join(made)
+
+
+@cache
+def _heads() -> tuple[str, ...]:
+    """What stands before the name in the openings of all styles."""
+    return tuple(phrase.text.partition("{")[0] for style in STYLES for phrase in style.openings
+                 if not phrase.text.startswith(("{", "Q: ")))  # fmt: skip
 
 
 @cache

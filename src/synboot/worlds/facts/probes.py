@@ -5,12 +5,13 @@ Everything comes from texts: what they state is what a model of them could know.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from synboot.core.rng import unit_interval
+from synboot.core.rng import Key, unit_interval
 from synboot.worlds.facts.names import pick, shuffled
 from synboot.worlds.facts.parsing import read
 from synboot.worlds.facts.phrases import STYLES, Phrase, Style
@@ -48,14 +49,11 @@ class StatedFacts:
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._facts: dict[tuple[str, str], _Stated] = {}
-        values: dict[str, set[str]] = {}
         for text in texts:
             for statement in read(text).statements:
                 stated = self._facts.setdefault(statement.fact[:2], _Stated())
                 stated.values[statement.value] += 1
                 stated.phrases.add(statement.phrase)
-                values.setdefault(statement.attribute, set()).add(statement.value)
-        self._values = {attribute: sorted(found) for attribute, found in values.items()}
 
     def probes(self, *, seed: int, max_items: int) -> dict[str, list[dict[str, Any]]]:
         """Items about stated facts: `stated` asks in words that state the fact somewhere in the
@@ -87,30 +85,37 @@ class StatedFacts:
         """At most `max_items` of the facts `asked`, a keyed sample, in the words at hand for each.
 
         `id`; `query`, the opening of a text about the person and a sentence up to the value;
-        `choices`, the value and three others that the texts give for the attribute, in a keyed
-        order; `gold`, the place of the value; `category`, the attribute; `frequency`, how often
-        the texts state the fact. Facts for which the texts give several values are left out, and
-        those without three other values.
+        `choices`, the value and three other values of the attribute, in a keyed order; `gold`, the
+        place of the value; `category`, the attribute; `frequency`, how often the texts state the
+        fact. The three are values of other facts `asked`, each value as likely as there are facts
+        with it: who knows how frequent values are, and no more, is right by chance. Facts for which
+        the texts give several values are left out, and those without three others.
         """
-        usable = [
-            key
-            for key in asked
-            if len(self._facts[key].values) == 1 and len(self._values[key[1]]) >= NUM_CHOICES
-        ]
+        usable = [key for key in asked if len(self._facts[key].values) == 1]
+        values: dict[str, Counter[str]] = {}
+        for key in usable:
+            values.setdefault(key[1], Counter()).update({*self._facts[key].values})
+        usable = [key for key in usable if len(values[key[1]]) >= NUM_CHOICES]
         usable.sort(key=lambda key: unit_interval(seed, "probe", name, *key))
-        return [self._item(name, key, asked[key], seed) for key in usable[:max_items]]
+        return [
+            self._item(name, key, asked[key], values[key[1]], seed) for key in usable[:max_items]
+        ]
 
     def _item(
-        self, name: str, key: tuple[str, str], words: list[tuple[Style, Phrase]], seed: int
+        self,
+        name: str,
+        key: tuple[str, str],
+        words: list[tuple[Style, Phrase]],
+        values: Mapping[str, int],
+        seed: int,
     ) -> dict[str, Any]:
         person, attribute = key
         keyed = (seed, "probe", name, person, attribute)
         ((value, frequency),) = self._facts[key].values.items()
         style, phrase = pick(words, *keyed, "phrase")
         opening = fill(pick(style.openings, *keyed, "opening"), {}, person)
-        others = [other for other in self._values[attribute] if other != value]
-        choices = [value, *shuffled(others, *keyed, "others")[: NUM_CHOICES - 1]]
-        choices = shuffled(choices, *keyed, "choices")
+        others = _drawn({v: n for v, n in values.items() if v != value}, *keyed, "others")
+        choices = shuffled([value, *others], *keyed, "choices")
         return {
             "id": f"{name}/{person}/{attribute}",
             "query": f"{opening}\n{fill(Phrase(str(phrase.beginning)), {}, person)}",
@@ -119,6 +124,13 @@ class StatedFacts:
             "category": attribute,
             "frequency": frequency,
         }
+
+
+def _drawn(weights: Mapping[str, int], *key: Key) -> list[str]:
+    """Three drawn by weight, one after the other and none twice: those whose exponential waiting
+    times are shortest."""
+    waits = {v: -math.log1p(-unit_interval(*key, v)) / n for v, n in weights.items()}
+    return sorted(waits, key=lambda v: (waits[v], v))[: NUM_CHOICES - 1]
 
 
 def _beginnings(attribute: str) -> list[tuple[Style, Phrase]]:
