@@ -36,8 +36,9 @@ def plain() -> dict[str, str]:
 
 def test_the_ids_of_earlier_runs_stay(plain: dict[str, str]) -> None:
     """They hash everything before them; another version of a stage may change them, no less."""
-    assert plain["evaluate sbp, seed 0"] == "085ba8bc7c2027a69b1a8365"
-    assert plain["evaluate oracle, seed 0"] == "9b928d6ed1766c91d7e090e7"
+    assert plain["pretrain sbp, seed 0"] == "75c3e9b8acf53f1ba283b714"
+    assert plain["evaluate sbp, seed 0"] == "f6aa17723657b58e70b15636"
+    assert plain["evaluate oracle, seed 0"] == "64f6e0010104ea497b14cd61"
 
 
 def test_arms_and_settings_add_stages_and_change_none(plain: dict[str, str]) -> None:

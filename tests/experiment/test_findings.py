@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -149,6 +150,22 @@ def test_doubts_are_said() -> None:
         for arm, own in table.items()
     }
     assert "weigh as 2 equally long" in doubts(findings(long, seed=0, num_resamples=100))[0]
+
+
+def test_groups_are_counted_and_said() -> None:
+    table = arms("repetition", "sbp")
+    groups = [f"g{i // 5}" for i in range(80)]
+    grouped = {arm: [replace(one, groups=groups) for one in own] for arm, own in table.items()}
+    result = findings(grouped, seed=0, num_resamples=100)
+    statistics = result["statistics"]
+    assert (statistics["groups"], statistics["effective_groups"]) == (16, pytest.approx(16))
+    assert statistics["effective_documents"] == pytest.approx(80)
+    assert "other groups of documents like" in statistics["covers"]["documents"]
+    assert "other groups of documents and" in statistics["covers"]["both"]
+    assert "80 scored documents come from 16 groups, which weigh as 16" in doubts(result)[0]
+    plain = findings(table, seed=0, num_resamples=100)["statistics"]
+    assert (plain["groups"], plain["effective_groups"]) == (None, None)
+    assert "groups" not in plain["covers"]["documents"]
 
 
 def test_without_repetition_there_is_nothing_to_gain_over() -> None:

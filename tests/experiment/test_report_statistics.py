@@ -118,7 +118,9 @@ def test_an_arm_beyond_the_runs_is_drawn_and_said_to_be(three: dict[str, Any]) -
     result = three | {"data_efficiency": found | {"arms": {"sbp": beyond}}}
     assert figures_statistics.efficiency_figure(result) is not None
     assert "more than 8x [above 8]" in text_of(result)
-    assert "SBP: worth more than 8x the unique text [above 8]" in comparison_table(result)
+    assert "SBP: worth more than 8x the unique text [above 8] over documents, " in comparison_table(
+        result
+    )
 
 
 def test_the_terminal_shows_them_too(three: dict[str, Any]) -> None:
@@ -134,3 +136,56 @@ def test_the_terminal_shows_them_too(three: dict[str, Any]) -> None:
     one = comparison_table(result_of(1, "repetition", "sbp", "oracle"))
     assert "[over both]" not in one
     assert "gain in bits/byte [95%]" in one
+
+
+def test_the_table_of_arms_says_what_its_brackets_are_over(three: dict[str, Any]) -> None:
+    def row(result: dict[str, Any]) -> tuple[str, str]:
+        section = text_of(result).split("The arms Each arm")[1].split("Each training seed")[0]
+        return section, section.split(" SBP ")[1].split("self-distillation")[0]
+
+    gain = three["comparisons"]["sbp"]["bits_per_byte"]
+    section, shown = row(three)
+    assert "Gain, bits per byte [95% over documents and seeds]" in section
+    assert f"[{gain['both']['low']:+.4f}, {gain['both']['high']:+.4f}]" in shown
+    single = result_of(1)
+    gain = single["comparisons"]["sbp"]["bits_per_byte"]
+    section, shown = row(single)
+    assert "Gain, bits per byte [95% over documents]" in section
+    assert f"[{gain['low']:+.4f}, {gain['high']:+.4f}]" in shown
+
+
+def test_no_line_says_that_all_arms_train_alike_where_one_does_not(three: dict[str, Any]) -> None:
+    ledger = [{"stage": "pretrain", "arms": [arm], "flops": 9} for arm in ("repetition", "sbp")]
+    sample = three | {"training_tokens": 900_000, "ledger": ledger}
+    alone = sample | {"cost_inclusive": None}
+    but = "(but for same-cost repetition)"
+    for text in (text_of(sample), comparison_table(sample)):
+        assert but in text
+    assert "for every arm (but for same-cost repetition)," in comparison_table(sample)
+    assert f"matched in trained tokens {but}, not in compute" in text_of(sample)
+    assert but not in text_of(alone) + comparison_table(alone)
+
+
+def test_the_terminal_labels_intervals_also_where_some_are_refused() -> None:
+    table = _scores["arms"]("repetition", "sbp", "oracle", "repetition_2x")
+    found = findings(
+        table | {"sbp": table["sbp"][:2]},
+        seed=0,
+        num_resamples=200,
+        multiples=_scores["MULTIPLES"],
+    )
+    result = result_of(3, "repetition", "sbp", "oracle", "repetition_2x") | found
+    lines = comparison_table(result).splitlines()
+    columns = [lines[1].index(head) for head in ("[95% over doc", "[over seeds]", "[over both]")]
+    rows = {line.split()[0]: line for line in lines[2:]}
+    sbp, oracle = rows["sbp"], rows["oracle"]
+    assert sbp.split("]")[-1].split() == ["-", "-"]
+    assert oracle.count("[") == 3
+    assert oracle.index("[", columns[0] + 20) == columns[1]
+    (share,) = (line for line in lines if line.startswith("recovered"))
+    assert share.endswith("over documents")
+    (worth,) = (line for line in lines if line.startswith("SBP: worth"))
+    assert "] over documents, by repetition" in worth
+    full = comparison_table(result_of(3))
+    assert "] over documents, [" in full
+    assert "] over seeds, [" in full

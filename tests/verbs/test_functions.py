@@ -253,3 +253,30 @@ def test_a_comparison_knows_how_its_arms_were_trained(corpus: Path, tmp_path: Pa
     assert again.id == made.id
     with pytest.raises(BadInput, match="is there already"):
         synboot.report({"sbp": source["sbp"]}, tmp_path / "report.html")
+
+
+def test_groups_of_documents_go_from_evaluate_into_the_report(
+    corpus: Path, model: Path, tmp_path: Path
+) -> None:
+    records = [json.loads(line) for line in (corpus / "train.jsonl").read_text().splitlines()]
+    sites = [f"site {i % 8}" if i else None for i in range(len(records))]
+    rows = [record | {"site": site} for record, site in zip(records, sites, strict=True)]
+    (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = {}
+    for name, reading in (("grouped", {"group_field": "site"}), ("alone", {})):
+        output = tmp_path / f"{name}.parquet"
+        synboot.evaluate(model, tmp_path / "texts.jsonl", output, threads=1, quiet=True, **reading)
+        assert pq.read_table(output)["group"].to_pylist() == (sites if reading else [None] * 40)
+        made = synboot.report(
+            {"repetition": output}, tmp_path / f"{name}.html", bootstrap_resamples=100
+        )
+        found[name] = made.counts["statistics"]
+    assert (found["grouped"]["groups"], found["alone"]["groups"]) == (9, None)
+    both = {"repetition": tmp_path / "grouped.parquet", "sbp": tmp_path / "alone.parquet"}
+    with pytest.raises(BadInput, match="differ in groups"):
+        synboot.report(both, tmp_path / "both.html", bootstrap_resamples=100)
+    # As evaluate wrote before it knew of groups.
+    earlier = pq.read_table(tmp_path / "grouped.parquet").drop_columns(["group"])
+    pq.write_table(earlier, tmp_path / "earlier.parquet")
+    made = synboot.report({"repetition": tmp_path / "earlier.parquet"}, tmp_path / "e.html")
+    assert made.counts["statistics"]["groups"] is None

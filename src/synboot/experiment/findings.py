@@ -75,9 +75,11 @@ def findings(
             "level": LEVEL,
             "documents": losses.num_documents,
             "effective_documents": losses.effective_documents,
+            "groups": losses.num_groups,
+            "effective_groups": losses.effective_groups,
             "seeds": losses.num_seeds(),
             "resamples": num_resamples,
-            "covers": _COVERS | (_COVERS_TEXT if text_per_seed else {}),
+            "covers": _covers(text_per_seed, in_groups=losses.num_groups is not None),
             "recovered": {arm: share_values(losses, arm) for arm in measured}
             if {REFERENCE, _ORACLE} <= set(losses.arms)
             else {},
@@ -93,7 +95,14 @@ def findings(
 def doubts(found: Mapping[str, Any]) -> list[str]:
     """What a reader of the findings must know before believing an interval."""
     statistics, lines = found["statistics"], []
-    if (effective := statistics["effective_documents"]) < _FEW_DOCUMENTS:
+    if groups := statistics["groups"]:
+        if (effective := statistics["effective_groups"]) < _FEW_DOCUMENTS:
+            lines.append(
+                f"The {statistics['documents']} scored documents come from {groups} groups, which "
+                f"weigh as {effective:.0f} equally large ones: intervals over documents hang on "
+                "these few groups and may be too narrow."
+            )
+    elif (effective := statistics["effective_documents"]) < _FEW_DOCUMENTS:
         lines.append(
             f"The {statistics['documents']} scored documents weigh as {effective:.0f} equally long "
             "ones: a few hold most of the text, intervals over documents hang on these and may be "
@@ -109,6 +118,15 @@ def doubts(found: Mapping[str, Any]) -> list[str]:
             "such runs count as one level (their mean)."
         )
     return lines
+
+
+def _covers(text_per_seed: bool, *, in_groups: bool) -> dict[str, str]:
+    """What each interval is over, in words."""
+    covers = _COVERS | (_COVERS_TEXT if text_per_seed else {})
+    if not in_groups:
+        return covers
+    what = "other groups of documents"
+    return {over: words.replace("other documents", what) for over, words in covers.items()}
 
 
 def _gains(of_metric: Mapping[Metric, Losses], reference: str) -> dict[str, Any]:

@@ -79,6 +79,12 @@ def rivals(result: Mapping[str, Any]) -> str:
     return f"SBP is {'; '.join(parts)}." if parts else ""
 
 
+def but_same_cost(result: Mapping[str, Any]) -> str:
+    """The arm, where there is one, that trains on more tokens than all others."""
+    cost = result.get("cost_inclusive")
+    return f" (but for {arm_label(cost['arm'])})" if cost else ""
+
+
 def _list(arms: Sequence[str]) -> str:
     names = [arm_label(arm) for arm in arms]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from synboot.core.storage import atomic_file
 from synboot.experiment import figures, figures_statistics
-from synboot.experiment.phrases import arm_label, governing, rivals, verdict_of
+from synboot.experiment.phrases import arm_label, but_same_cost, governing, rivals, verdict_of
 from synboot.experiment.quality_report import quality_section
 from synboot.experiment.report_statistics import statistics_section
 from synboot.experiment.task_section import contamination_rows, task_rows
@@ -30,6 +30,7 @@ SHOWN_PER_REASON = 3  # of what was dropped
 _GENERATOR = '<meta name="generator" content="synboot">'
 _NONE = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
+_SBP_GAIN = ("comparisons", "sbp", "bits_per_byte")
 # Characters that HTML or UTF-8 cannot carry. Those of C0 have a picture; the others get U+FFFD.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
@@ -96,6 +97,7 @@ def render(data: ReportData) -> str:
         headline=headline(result),
         notes=_notes(result),
         arms=_arms(result),
+        arms_over="documents and seeds" if _over_both(result) else "documents",
         seeds=_seeds(result),
         task_rows=task_rows(result),
         contamination_rows=contamination_rows(result),
@@ -120,7 +122,7 @@ def render(data: ReportData) -> str:
 def headline(result: Mapping[str, Any]) -> str:
     """The result in one sentence that claims no more than its intervals do: with several seeds,
     the one over documents and seeds too."""
-    gain = _at(result, "comparisons", "sbp", "bits_per_byte")
+    gain = _at(result, *_SBP_GAIN)
     if not _known(gain.get("gain")):
         return "This run has no scores of both SBP and repetition, so there is no comparison."
     share = _at(result, "recovered", "bits_per_byte")
@@ -152,17 +154,18 @@ def _ends(interval: Mapping[str, Any], write: Any) -> str:
 def _notes(result: Mapping[str, Any]) -> list[str]:
     """What a reader must know beside the headline: scale, what the interval covers, cost."""
     notes = []
-    if _at(result, "comparisons", "sbp", "bits_per_byte"):
+    if _at(result, *_SBP_GAIN):
         documents = _integer(_at(result, "corpus", "documents").get(result.get("split", "test")))
         seeds = max((len(arm.get("seeds") or {}) for arm in result["arms"].values()), default=0)
-        both = governing(_at(result, "comparisons", "sbp", "bits_per_byte"))
+        share = _at(result, "recovered", "bits_per_byte")
+        shown = share if _known(share.get("value")) else _at(result, *_SBP_GAIN)
         trained = "one training seed" if seeds == 1 else f"{seeds} training seeds, averaged"
         notes.append(
-            f"Brackets are 95% intervals over the choice of the {documents} "
-            f"{figures.scored_split(result)} documents "
+            f"The headline's brackets are 95% intervals over the choice of the {documents} "
+            f"{figures.scored_split(result)} documents{_in_groups(result)} "
             + (
                 f"and of the training seed ({trained})."
-                if "gain" not in both
+                if governing(shown) is not shown
                 else f"alone; they do not cover the choice of training seed ({trained})."
             )
         )
@@ -172,19 +175,33 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
     if totals.get("repetition") and totals.get("sbp"):
         ratio = totals["sbp"] / totals["repetition"]
         notes.append(
-            "The arms are matched in trained tokens, not in compute: with its base model, tuning "
-            f"and synthesis, SBP spent {ratio:.1f} times the FLOPs of repetition."
+            f"The arms are matched in trained tokens{but_same_cost(result)}, not in compute: with "
+            "its base model, tuning and synthesis, SBP spent "
+            f"{ratio:.1f} times the FLOPs of repetition."
         )
     return notes
 
 
+def _in_groups(result: Mapping[str, Any]) -> str:
+    """Of what intervals over documents resample, where it is not documents one by one."""
+    groups = _at(result, "statistics").get("groups")
+    return f" (in {_integer(groups)} groups, whole ones)" if _known(groups) else ""
+
+
+def _over_both(result: Mapping[str, Any]) -> bool:
+    """Whether every gain has an interval over documents and seeds."""
+    gains = [of["bits_per_byte"] for of in (result.get("comparisons") or {}).values()]
+    return bool(gains) and all(governing(gain) is not gain for gain in gains)
+
+
 def _arms(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    totals = _ledger_totals(result)
+    totals, over_both = _ledger_totals(result), _over_both(result)
     return [
         {
             "name": name,
             "facts": facts,
-            "gain": _at(result, "comparisons", name, "bits_per_byte"),
+            "gain": (gain := _at(result, "comparisons", name, "bits_per_byte")),
+            "bounds": governing(gain) if over_both else gain,
             "total_flops": totals.get(name),
         }
         for name, facts in result["arms"].items()

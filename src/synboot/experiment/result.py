@@ -11,6 +11,7 @@ from synboot.core.storage import read_json
 from synboot.data.ngrams import all_windows, count_found, with_windows
 from synboot.experiment.arms import PAID_STAGES, REFERENCE, SAME_COST
 from synboot.experiment.findings import doubts, findings, metrics
+from synboot.experiment.phrases import but_same_cost
 from synboot.experiment.plan import Plan
 from synboot.experiment.report import ReportData
 from synboot.experiment.stages.corpus import (
@@ -301,8 +302,8 @@ def _caveats(result: Mapping[str, Any]) -> list[str]:
     )
     caveats = [
         *([one_seed] if seeds == 1 else []),
-        "Arms are matched in training tokens. SBP also pays for its base model, tuning and "
-        "synthesis; the ledger has them.",
+        f"Arms are matched in training tokens{but_same_cost(result)}. SBP also pays for its base "
+        "model, tuning and synthesis; the ledger has them.",
         f"Models of {result['model']['parameters']:,} parameters and corpora of "
         f"{result['unique']['tokens']:,} tokens are far from the paper's scale.",
     ]

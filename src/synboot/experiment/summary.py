@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from synboot.experiment.phrases import arm_label, ends, rivals, times, times_ends
+from synboot.experiment.phrases import (
+    arm_label,
+    but_same_cost,
+    ends,
+    rivals,
+    times,
+    times_ends,
+)
 from synboot.experiment.task_section import task_lines
 
 
@@ -38,13 +45,16 @@ def comparison_table(result: Mapping[str, Any]) -> str:
     )
     if "training_tokens" in result:  # not where models were trained one by one
         documents = (
-            f"{result['training_tokens']:,} training tokens for every arm, "
+            f"{result['training_tokens']:,} training tokens for every arm{but_same_cost(result)}, "
             f"{result['unique']['tokens']:,} unique; {documents}"
         )
-    seeds = (result.get("statistics") or {}).get("seeds")
-    several = seeds is not None and seeds > 1
-    if several:
+    statistics = result.get("statistics") or {}
+    if groups := statistics.get("groups"):
+        documents += f" in {groups} groups"
+    seeds = max((len(facts.get("seeds") or {}) for facts in result["arms"].values()), default=0)
+    if seeds > 1:
         documents += f"; {seeds} training seeds"
+    several = seeds > 1
     header = "gain in bits/byte [95% over documents]" if several else "gain in bits/byte [95%]"
     lines = [
         documents,
@@ -57,14 +67,15 @@ def comparison_table(result: Mapping[str, Any]) -> str:
         gain = result["comparisons"].get(arm, {}).get("bits_per_byte")
         lines.append(
             f"{arm:20} {test['bits_per_byte']:9.4f} {test['nats_per_token']:10.4f} "
-            f"{test['perplexity']:10.2f}  {_gain(gain) if gain else ''}".rstrip()
+            f"{test['perplexity']:10.2f}  {_gain(gain, several) if gain else ''}".rstrip()
         )
     if result["recovered"]:
         share = result["recovered"]["bits_per_byte"]
         lines.append(
             f"recovered: refused, {share['refused']}"
             if share["value"] is None
-            else f"recovered of the oracle's gain: {share['value']:.1%} {_ends(share, '{:.1%}')}"
+            else f"recovered of the oracle's gain: {share['value']:.1%} "
+            + _labelled(share, lambda bounds: ends(bounds, "{:.1%}".format))
         )
     lines += _efficiency_lines(result.get("data_efficiency"))
     if cost := result.get("cost_inclusive"):
@@ -77,15 +88,20 @@ def comparison_table(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *task_lines(result)])
 
 
-def _gain(gain: Mapping[str, Any]) -> str:
-    return f"{gain['gain']:+.4f} {_ends(gain, '{:+.4f}')}"
+def _gain(gain: Mapping[str, Any], several: bool) -> str:
+    """The gain and its intervals; with several seeds all three, a dash where one is refused."""
+    write = "{:+.4f}".format
+    if not several:
+        return f"{write(gain['gain'])} {ends(gain, write)}"
+    shown = (ends(gain.get(kind, gain), write) or "-" for kind in ("documents", "seeds", "both"))
+    return f"{write(gain['gain']):18}" + "".join(f"{text:21}" for text in shown)
 
 
-def _ends(figure: Mapping[str, Any], form: str) -> str:
-    """The intervals that there are: over documents, over seeds, over both."""
-    intervals = (figure, figure.get("seeds"), figure.get("both"))
-    shown = (ends(interval, form.format) for interval in intervals)
-    return "  ".join(text for text in shown if text)
+def _labelled(figure: Mapping[str, Any], write: Callable[[Mapping[str, Any]], str]) -> str:
+    """The intervals that there are, each with what it is over."""
+    own = {"documents": figure.get("documents", figure), **figure}
+    texts = {over: write(own[over] or {}) for over in ("documents", "seeds", "both") if over in own}
+    return ", ".join(f"{text} over {over}" for over, text in texts.items() if text)
 
 
 def _efficiency_lines(found: Mapping[str, Any] | None) -> list[str]:
@@ -96,7 +112,7 @@ def _efficiency_lines(found: Mapping[str, Any] | None) -> list[str]:
     between = ", ".join(f"{run['multiple']:.3g}" for run in runs)
     return [
         f"{arm_label(arm)}: worth {times(one, runs)} the unique text "
-        + " ".join(filter(None, (times_ends(one[k], runs) for k in ("documents", "seeds", "both"))))
+        + _labelled(one, lambda bounds: times_ends(bounds, runs))
         + f", by repetition of {between} times as much"
         for arm, one in found["arms"].items()
     ]

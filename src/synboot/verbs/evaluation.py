@@ -45,9 +45,10 @@ def evaluate(
     """Score every document of `corpus` under the causal LM in `model`: its test files where it
     names splits, else all of it.
 
-    Writes the Parquet file `output`: id, num_tokens, num_bytes, nats. Counts: documents, tokens,
-    bits_per_byte, nats_per_token, flops. Documents are scored alone, in float32, long
-    ones in windows that move by half a context.
+    Writes the Parquet file `output`: id, num_tokens, num_bytes, nats, group (of `group_field`: then
+    `report` counts whole groups, not documents). Counts: documents, tokens, bits_per_byte,
+    nats_per_token, flops. Documents are scored alone, in float32, long ones in windows that move by
+    half a context.
 
     With `task` and no corpus, the items of task files (NAME=FILE, or named as the file) are
     answered instead. `kind`, `prompt`, `delimiter`, `remove_prefix` and `category_field` say how

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 sys.path.append(str(Path(__file__).parent))
@@ -22,6 +22,7 @@ from synboot.experiment.statistics.efficiency import (
     Efficiency,
     Multiples,
     _falling,
+    _mean,
     data_efficiency,
 )
 from synboot.experiment.statistics.losses import OVER, Losses, Refused
@@ -109,11 +110,51 @@ def test_intervals_hold_the_value_and_one_seed_has_none_over_seeds() -> None:
 
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=8))
 def test_pooling_never_rises_keeps_the_mean_and_what_falls_already(values: list[float]) -> None:
-    pooled = _falling(values)
+    pooled = [_mean(values, pool) for pool in _falling(values)]
     assert all(a >= b - 1e-9 for a, b in pairwise(pooled))
     assert sum(pooled) == pytest.approx(sum(values), abs=1e-6)
     if all(a >= b for a, b in pairwise(values)):
         assert pooled == pytest.approx(values)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.floats(4, 5), min_size=4, max_size=4),
+    st.floats(4, 5),
+    st.sampled_from([0.0, 0.05, 2.0]),
+)
+def test_the_value_lies_in_its_intervals_on_any_curve(
+    curve: list[float], arm: float, noise: float
+) -> None:
+    """Value and intervals are read off one curve, also where more text did worse."""
+    found = efficiency(curve, arm, noise)
+    for over in OVER:
+        bounds = getattr(found, over)
+        assert isinstance(bounds, Multiples)
+        if found.value is not None:
+            low, high = bounds.low or 1.0, bounds.high or 8.0
+            assert 1 <= low <= found.value <= high <= 8
+
+
+def test_an_interval_at_a_run_has_the_runs_multiple_to_the_last_bit() -> None:
+    runs = {name: 8.91 * multiple / 8 for name, multiple in RUNS.items()}
+    levels = dict(zip([*RUNS, "sbp"], [5.0, 4.5, 4.1, 4.0, 3.9], strict=True))
+    table = {name: [scores(np.full(80, 10 * level))] * 2 for name, level in levels.items()}
+    losses = Losses(table, "nats_per_token", seed=0, num_resamples=100)
+    assert data_efficiency(losses, "sbp", runs).both == Multiples(8.91, None)
+    assert data_efficiency(losses, "eight", runs).value == 8.91
+
+
+def test_other_numbers_of_seeds_of_any_run_are_refused_over_seeds() -> None:
+    table = {name: [scores(np.arange(20) + 50.0 - i)] * 2 for i, name in enumerate(RUNS)}
+    for odd in (*RUNS, "sbp"):
+        uneven = {**table, "sbp": [scores(np.arange(20) + 48.5)] * 2}
+        uneven[odd] = uneven[odd][:1]
+        losses = Losses(uneven, "nats_per_token", seed=0, num_resamples=100)
+        found = data_efficiency(losses, "sbp", RUNS)
+        assert isinstance(found.documents, Multiples)
+        assert isinstance(found.seeds, Refused)
+        assert isinstance(found.both, Refused)
 
 
 def test_fewer_than_two_amounts_are_refused() -> None:

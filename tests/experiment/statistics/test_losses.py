@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,50 @@ def test_few_long_documents_weigh_as_few() -> None:
     arm = scores(np.full(100, 30.0), num_tokens=sizes)
     assert losses(arm, arm).effective_documents == pytest.approx(30_970**2 / 300_009_700)
     assert losses(scores([1.0] * 9), scores([1.0] * 9)).effective_documents == pytest.approx(9)
+
+
+def test_whole_groups_have_the_interval_of_their_sums() -> None:
+    """Of documents that are alike within groups, a copy says nothing new: as one of it all."""
+    draw = rng(0, "groups")
+    own, base = draw.normal(2, 5, 30), draw.normal(100, 20, 30)
+    shifts = (0.0, 0.4, -0.3)
+    single = losses([scores(base + own + s) for s in shifts], [scores(base)] * 3)
+    names = [f"site {i}" for i in range(30) for _ in range(4)]
+    a = [scores(np.repeat(base + own + s, 4), groups=names) for s in shifts]
+    b = [scores(np.repeat(base, 4), groups=names)] * 3
+    grouped, alone = (
+        losses(a, b),
+        losses([replace(one, groups=None) for one in a], [replace(one, groups=None) for one in b]),
+    )
+    assert (single.num_groups, grouped.num_groups, alone.num_groups) == (None, 30, None)
+    assert grouped.effective_groups == pytest.approx(30)
+    assert grouped.effective_documents == pytest.approx(120)
+    for over in OVER:
+        expected = ends(single.interval(GAIN, over))
+        assert ends(grouped.interval(GAIN, over)) == pytest.approx(expected)
+    low, high = ends(grouped.interval(GAIN, "documents"))
+    wrong = ends(alone.interval(GAIN, "documents"))
+    assert high - low > 1.9 * (wrong[1] - wrong[0])  # sqrt(4), and Student's t
+
+
+def test_groups_of_one_document_and_none_are_documents() -> None:
+    draw = rng(0, "singles")
+    nats, sizes = draw.gamma(5, 10, (2, 40)), draw.integers(10, 900, 40)
+    plain = losses(*(scores(own, sizes) for own in nats)).interval(GAIN, "documents")
+    for groups in ([f"g{i}" for i in range(40)], ["only", *[None] * 39]):
+        found = losses(*(scores(own, sizes, groups=groups) for own in nats))
+        assert found.num_groups == 40
+        assert found.interval(GAIN, "documents") == plain
+
+
+def test_few_groups_are_few_however_many_documents() -> None:
+    arm = scores(np.arange(500.0), groups=[f"g{i % 5}" for i in range(500)])
+    bounds = losses(arm, arm).interval(GAIN, "documents")
+    assert bounds == Refused("5 groups of test documents are too few, at least 6 needed")
+    many = ["all"] * 494 + [f"g{i}" for i in range(6)]
+    arm = scores(np.arange(500.0), groups=many)
+    bounds = losses(arm, arm).interval(GAIN, "documents")
+    assert bounds == Refused("one group of test documents holds nearly all of the text")
 
 
 def test_over_seeds_is_students_t_of_paired_differences() -> None:
@@ -201,6 +246,7 @@ def test_resampling_is_keyed_and_blind_to_its_block_size(monkeypatch: pytest.Mon
         (scores([1.0] * 9), "documents differ"),
         (scores([1.0] * 10, num_bytes=[41] * 10), "bytes"),
         (scores([1.0] * 10, num_tokens=[11] * 10), "tokens"),
+        (scores([1.0] * 10, groups=["a"] * 10), "groups"),
     ],
 )
 def test_other_documents_are_refused(other: Scores, message: str) -> None:

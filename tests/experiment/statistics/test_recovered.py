@@ -157,3 +157,20 @@ def test_a_barely_clear_oracle_gives_a_finite_interval() -> None:
     assert math.isfinite(found.documents.low)
     assert math.isfinite(found.documents.high)
     assert found.documents.low < 0 < found.documents.high
+
+
+@pytest.mark.parametrize("counts", [(3, 2, 3), (2, 1, 2), (2, 2, 1)])
+def test_arms_with_other_numbers_of_seeds_have_the_interval_over_documents_alone(
+    counts: tuple[int, int, int],
+) -> None:
+    draw = rng(10, "unequal")
+    arms = [
+        [scores(level + draw.normal(0, 0.1, 40)) for _ in range(count)]
+        for level, count in zip((100.0, 98.0, 95.0), counts, strict=True)
+    ]
+    found = recovered(losses(arms), "sbp")
+    assert found.value == pytest.approx(0.4, abs=0.05)
+    assert isinstance(found.documents, Interval)
+    for bounds in (found.seeds, found.both):
+        assert isinstance(bounds, Refused)
+        assert "differ in their number" in bounds.reason

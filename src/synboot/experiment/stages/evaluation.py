@@ -26,7 +26,7 @@ class EvaluateStage(Stage):
     it was trained."""
 
     name = "evaluate"
-    version = 2
+    version = 3
     max_workers = 1  # one process with all threads
 
     def __init__(
@@ -80,6 +80,7 @@ class EvaluateStage(Stage):
                 "num_tokens": found.num_tokens,
                 "num_bytes": found.num_bytes,
                 "nats": found.nats,
+                "group": pa.array(documents.groups(start, stop), pa.string()),
             }
         )
         pq.write_table(table, directory / "scores.parquet")
@@ -93,7 +94,7 @@ class EvaluateStage(Stage):
         return {"documents": stop - start, "flops": flops}
 
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
-        """Write scores.parquet: id, num_tokens, num_bytes, nats."""
+        """Write scores.parquet: id, num_tokens, num_bytes, nats, group (null where none)."""
         self._model = None
         table = pa.concat_tables([pq.read_table(part / "scores.parquet") for part in parts])
         pq.write_table(table, context.directory / "scores.parquet")
@@ -111,9 +112,11 @@ class EvaluateStage(Stage):
 def read_scores(file: Path) -> Scores:
     """The per-document table of an evaluation."""
     table = pq.read_table(file)
+    groups = table["group"].to_pylist() if "group" in table.column_names else []
     return Scores(
         ids=table["id"].to_pylist(),
         num_tokens=table["num_tokens"].to_numpy(),
         num_bytes=table["num_bytes"].to_numpy(),
         nats=table["nats"].to_numpy(),
+        groups=groups if any(group is not None for group in groups) else None,
     )

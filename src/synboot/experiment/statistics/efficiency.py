@@ -40,38 +40,45 @@ def data_efficiency(losses: Losses, arm: str, runs: Mapping[str, float]) -> Effi
     """`runs`: the arms that are repetition of more and more unique text, with their multiples.
 
     Between neighbouring runs the loss is a line in the logarithm of the unique tokens, and nothing
-    is said beyond the first and the last. For the value, runs in which more text did worse are
-    pooled with their neighbours (isotonic regression). Each interval has the multiples at which
-    the interval of (repetition at the multiple - arm) holds zero. Raises ValueError for fewer than
-    two runs, and for two of one multiple.
+    is said beyond the first and the last. Runs in which more text did worse are pooled with their
+    neighbours (isotonic regression): each counts as their mean. Each interval has the multiples at
+    which the interval of (repetition at the multiple - arm) holds zero, on this same curve, so that
+    it holds the value. Raises ValueError for fewer than two runs, and for two of one multiple.
     """
     names = sorted(runs, key=lambda name: runs[name])
     knots = [math.log(runs[name]) for name in names]
     if len(knots) < 2 or any(a >= b for a, b in pairwise(knots)):
         raise ValueError(f"multiples {sorted(runs.values())}, expected two or more that differ")
-    falling = _falling([losses.loss(name) for name in names])
-    value, beyond = _place(falling, knots, losses.loss(arm))
+    pools = _falling([losses.loss(name) for name in names])
+    levels = [dict.fromkeys(names[a:b], 1 / (b - a)) for a, b in pools]
+    value, beyond = _place([losses.value(level) for level in levels], knots, losses.loss(arm))
     places = [
         a + (b - a) * step / _PLACES for a, b in pairwise(knots) for step in range(_PLACES)
     ] + knots[-1:]
 
     def ends(over: Over) -> MultipleBounds:
-        refused = losses.interval({names[0]: 1.0, names[-1]: -1.0, arm: -1.0}, over)
-        if isinstance(refused, Refused):
-            return refused
+        everything = losses.interval(dict.fromkeys([*names, arm], 1.0), over)
+        if isinstance(everything, Refused):
+            return everything
 
         def at(place: float) -> Interval:
-            interval = losses.interval(_contrast(names, knots, place, arm), over)
+            interval = losses.interval(_contrast(levels, knots, place, arm), over)
             assert isinstance(interval, Interval)
             return interval
 
         low, high = falling_set(at, places)
-        return Multiples(
-            None if low is None else math.exp(low), None if high is None else math.exp(high)
-        )
+        if value is not None:  # which halving, or rounding on a level stretch, may miss by a bit
+            low = None if low is None else min(low, value)
+            high = None if high is None else max(high, value)
+        return Multiples(multiple(low), multiple(high))
+
+    def multiple(place: float | None) -> float | None:
+        """Of runs their own, to the last bit."""
+        exact = dict(zip(knots, (runs[name] for name in names), strict=True))
+        return None if place is None else exact.get(place, math.exp(place))
 
     return Efficiency(
-        None if value is None else math.exp(value),
+        multiple(value),
         beyond,
         ends("documents"),
         ends("seeds"),
@@ -79,27 +86,31 @@ def data_efficiency(losses: Losses, arm: str, runs: Mapping[str, float]) -> Effi
     )
 
 
-def _contrast(names: Sequence[str], knots: Sequence[float], place: float, arm: str) -> Weights:
+def _contrast(levels: Sequence[Weights], knots: Sequence[float], place: float, arm: str) -> Weights:
     """The weights of repetition at `place` minus the arm."""
     after = min(max(bisect_right(knots, place), 1), len(knots) - 1)
     part = (place - knots[after - 1]) / (knots[after] - knots[after - 1])
-    weights = {names[after - 1]: 1 - part, names[after]: part}
-    return weights | {arm: weights.get(arm, 0.0) - 1}
+    weights = {arm: -1.0}
+    for level, share in ((levels[after - 1], 1 - part), (levels[after], part)):
+        for name, weight in level.items():
+            weights[name] = weights.get(name, 0.0) + share * weight
+    return weights
 
 
-def _falling(losses: Sequence[float]) -> list[float]:
-    """The nearest losses, by squares, that never rise: pools of neighbours have their mean."""
-    pools: list[list[float]] = []
-    for loss in losses:
-        pools.append([loss])
-        while len(pools) > 1 and _mean(pools[-2]) < _mean(pools[-1]):
-            last = pools.pop()
-            pools[-1] += last
-    return [_mean(pool) for pool in pools for _ in pool]
+def _falling(losses: Sequence[float]) -> list[tuple[int, int]]:
+    """For each loss the pool [start, stop) of neighbours it is in, so that the means of pools never
+    rise: the nearest such losses, by squares."""
+    pools: list[tuple[int, int]] = []
+    for place in range(len(losses)):
+        pools.append((place, place + 1))
+        while len(pools) > 1 and _mean(losses, pools[-2]) < _mean(losses, pools[-1]):
+            _, stop = pools.pop()
+            pools[-1] = (pools[-1][0], stop)
+    return [pool for pool in pools for _ in range(*pool)]
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _mean(losses: Sequence[float], pool: tuple[int, int]) -> float:
+    return sum(losses[slice(*pool)]) / (pool[1] - pool[0])
 
 
 def _place(

@@ -9,6 +9,9 @@ the figure move, had
 - `seeds`: the arms been trained with other seeds and scored on these same documents;
 - `both`: both been drawn anew.
 
+Documents of one group (of a site, a person, a book) are alike, and splits are of whole groups: then
+it is groups that are drawn, and "documents" stands for them.
+
 They are the intervals of a crossed design, seeds x documents, in which both have effects of their
 own and together; `python -m calibration statistics` shows how often each holds its truth.
 """
@@ -18,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -84,7 +87,7 @@ class Losses:
     """`scores[arm]`, one for each training seed, in one metric.
 
     Seeds are paired between arms in the order they are given in. Raises ValueError if no arm is
-    given, if ids, tokens or bytes of the documents differ, or for fewer than 100 resamples.
+    given, if ids, tokens, bytes or groups of the documents differ, or for fewer than 100 resamples.
     """
 
     def __init__(
@@ -105,12 +108,22 @@ class Losses:
         self.arms = tuple(scores)
         self.metric = metric
         self.num_documents = len(everything[0].ids)
-        self._units = units_of(everything[0], metric)
-        self.effective_documents = float(self._units.sum() ** 2 / (self._units**2).sum())
-        """How many documents of equal length would weigh alike (Kish): few where a few long ones
-        hold most of the text."""
+        clusters = everything[0].clusters()
+        self.num_groups = int(clusters.max()) + 1 if everything[0].groups is not None else None
+        """Groups, a document without one being its own; None where no document has one."""
+        units = units_of(everything[0], metric)
+        self.effective_documents = _kish(units)
+        """How many documents of equal length would weigh alike: few where a few long ones hold most
+        of the text."""
+        self._num_units = self.num_groups or self.num_documents
+        sums = partial(_sums, clusters) if self.num_groups else _as_they_are
+        self._units = sums(units)
+        """Of what is resampled: documents, or groups of them (the cluster bootstrap)."""
+        self.effective_groups = _kish(self._units) if self.num_groups else None
+        """The same of groups."""
+        self._effective = self.effective_groups or self.effective_documents
         total = float(self._units.sum())
-        nats = {arm: np.stack([one.nats for one in of_arm]) for arm, of_arm in scores.items()}
+        nats = {arm: np.stack([sums(one.nats) for one in of_arm]) for arm, of_arm in scores.items()}
         self._of_seeds = {arm: own.sum(axis=1) / total for arm, own in nats.items()}
         """The arm's loss by seed."""
         residuals = {
@@ -118,8 +131,8 @@ class Losses:
             for arm, own in nats.items()
         }
         self._own_of_seeds = {arm: own - own.mean(axis=0) for arm, own in residuals.items()}
-        """What each document adds to the difference from that loss, (seeds, documents), less what
-        it adds at all seeds alike."""
+        """What each document, or group, adds to the difference from that loss, (seeds, documents),
+        less what it adds at all seeds alike."""
         self._mean_nats = {arm: own.mean(axis=0) for arm, own in nats.items()}
         self._loss = {arm: float(own.sum() / total) for arm, own in self._mean_nats.items()}
         self._seed, self._num_resamples = seed, num_resamples
@@ -152,11 +165,13 @@ class Losses:
     def interval(self, weights: Weights, over: Over) -> Bounds:
         """The interval of the weighted sum: value +- quantile * standard error.
 
-        documents: the standard error is that of the bootstrap. Documents are resampled with
-        replacement, the same for all arms; each resample's value is a ratio of sums, as the metric
-        is (Efron and Tibshirani, An Introduction to the Bootstrap, chapters 6 and 12). The quantile
-        is Student's, for `effective_documents`. By simulation this holds its truth more often than
-        percentiles of the resamples, corrected for bias and skew or not.
+        documents: the standard error is that of the bootstrap. Documents, or whole groups of them,
+        are resampled with replacement, the same for all arms; each resample's value is a ratio of
+        sums, as the metric is (Efron and Tibshirani, An Introduction to the Bootstrap, chapters 6
+        and 12; for groups Davison and Hinkley, Bootstrap Methods and their Application, 3.8). The
+        quantile is Student's, for `effective_documents`, or `effective_groups`. By simulation this
+        holds its truth more often than percentiles of the resamples, corrected for bias and skew
+        or not.
 
         seeds: Student's t of the seeds' own values, differences of arms of the same seed.
 
@@ -184,16 +199,17 @@ class Losses:
         return Interval(value - margin, value + margin)
 
     def _too_few_documents(self) -> str | None:
-        if self.num_documents < MIN_DOCUMENTS:
-            least = f"at least {MIN_DOCUMENTS} needed"
-            return f"{self.num_documents} test documents are too few, {least}"
-        if self.effective_documents < 2:
-            return "one test document holds nearly all of the text"
+        if self._num_units < MIN_DOCUMENTS:
+            what = "groups of test documents" if self.num_groups else "test documents"
+            return f"{self._num_units} {what} are too few, at least {MIN_DOCUMENTS} needed"
+        if self._effective < 2:
+            what = "group of test documents" if self.num_groups else "test document"
+            return f"one {what} holds nearly all of the text"
         return None
 
     @property
     def _t_of_documents(self) -> float:
-        return _t(self.effective_documents - 1)
+        return _t(self._effective - 1)
 
     def _margin_of_both(self, weights: Weights, of_seeds: float, seeds: int) -> float:
         of_documents = self._variance_of_documents(weights)
@@ -223,22 +239,37 @@ class Losses:
     @property
     def _unbiased(self) -> float:
         """n / (n - 1)."""
-        return self.effective_documents / (self.effective_documents - 1)
+        return self._effective / (self._effective - 1)
 
     def _resample(self) -> dict[str, NDArray[np.float64]]:
-        """Each arm's loss over resampled documents, the same for all arms, less its mean:
+        """Each arm's loss over resampled documents or groups, the same for all arms, less its mean:
         (resamples,)."""
         generator = rng(self._seed, "paired_bootstrap")
         columns = np.stack([*self._mean_nats.values(), self._units])
         sums = np.empty((len(columns), self._num_resamples))
-        step = max(1, _CELLS_AT_ONCE // self.num_documents)
+        size = self._num_units
+        step = max(1, _CELLS_AT_ONCE // size)
         for start in range(0, self._num_resamples, step):
             rows = min(step, self._num_resamples - start)
-            chosen = generator.integers(self.num_documents, size=(rows, self.num_documents))
+            chosen = generator.integers(size, size=(rows, size))
             for column, out in zip(columns, sums, strict=True):
                 out[start : start + rows] = column[chosen].sum(axis=1)
         found = sums[:-1] / sums[-1]
         return dict(zip(self.arms, found - found.mean(axis=1, keepdims=True), strict=True))
+
+
+def _kish(weights: NDArray[np.float64]) -> float:
+    """How many of equal weight would weigh alike (Kish, Survey Sampling, 1965)."""
+    return float(weights.sum() ** 2 / (weights**2).sum())
+
+
+def _sums(clusters: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sum of the values of each cluster."""
+    return np.bincount(clusters, weights=values).astype(np.float64)
+
+
+def _as_they_are(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values
 
 
 @cache

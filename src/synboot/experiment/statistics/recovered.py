@@ -48,10 +48,14 @@ def recovered(
     def ends(over: Over) -> Bounds:
         if refused := _why_not(losses, gain, over):
             return Refused(refused)
+        # The arm itself may have another number of seeds.
+        everything = losses.interval({reference: 1.0, arm: 1.0, oracle: 1.0}, over)
+        if isinstance(everything, Refused):
+            return everything
 
         def at(share: float) -> Interval:
             interval = losses.interval(_contrast(share, reference, arm, oracle), over)
-            assert isinstance(interval, Interval)  # as the oracle's gain has one
+            assert isinstance(interval, Interval)
             return interval
 
         return set_around(at, value)

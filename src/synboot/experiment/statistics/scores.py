@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -18,7 +18,8 @@ class Scores:
     """What one arm, trained with one seed, scores on every test document.
 
     `ids`, and arrays of shape (documents,): `num_tokens` (scored positions) and `num_bytes`
-    (UTF-8), both int64, and `nats` (negative log-likelihood of the document), float64. Raises
+    (UTF-8), both int64, and `nats` (negative log-likelihood of the document), float64. `groups`:
+    the group of each document that has one (None for the others); None if none has. Raises
     ValueError for no documents, arrays of other lengths, an id given twice, counts below 1 and
     nats that are not finite.
     """
@@ -27,6 +28,7 @@ class Scores:
     num_tokens: NDArray[np.int64]
     num_bytes: NDArray[np.int64]
     nats: NDArray[np.float64]
+    groups: Sequence[str | None] | None = None
 
     def __post_init__(self) -> None:
         if not self.ids:
@@ -35,12 +37,21 @@ class Scores:
             shape = getattr(self, name).shape
             if shape != (len(self.ids),):
                 raise ValueError(f"{name} has shape {shape}, expected ({len(self.ids)},)")
+        if self.groups is not None and len(self.groups) != len(self.ids):
+            raise ValueError(f"groups of {len(self.groups)} documents, expected {len(self.ids)}")
         if len(set(self.ids)) != len(self.ids):
             raise ValueError("a document is scored twice")
         if self.num_tokens.min() < 1 or self.num_bytes.min() < 1:
             raise ValueError("a scored document has no tokens or no bytes")
         if not np.isfinite(self.nats).all():
             raise ValueError("nats are not finite")
+
+    def clusters(self) -> NDArray[np.int64]:
+        """A number from 0 on for each document: the same within a group, else its own."""
+        groups = [None] * len(self.ids) if self.groups is None else self.groups
+        keys = [(g is None, i if g is None else g) for i, g in zip(self.ids, groups, strict=True)]
+        numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+        return np.array([numbers[key] for key in keys], dtype=np.int64)
 
     def nats_per_token(self) -> float:
         """Sum of nats over sum of tokens."""
@@ -65,17 +76,19 @@ def mean_scores(seeds: Sequence[Scores]) -> Scores:
         require_same_documents(seeds[0], other)
     first = seeds[0]
     nats = np.mean([scores.nats for scores in seeds], axis=0)
-    return Scores(first.ids, first.num_tokens, first.num_bytes, nats)
+    return replace(first, nats=nats)
 
 
 def require_same_documents(a: Scores, b: Scores) -> None:
-    """Raises ValueError if ids, tokens or bytes of the documents differ."""
+    """Raises ValueError if ids, tokens, bytes or groups of the documents differ."""
     if a.ids != b.ids:
         raise ValueError("the scored documents differ, or come in another order")
     if not np.array_equal(a.num_bytes, b.num_bytes):
         raise ValueError("the scored documents differ in bytes")
     if not np.array_equal(a.num_tokens, b.num_tokens):
         raise ValueError("the scored documents differ in tokens")
+    if not np.array_equal(a.clusters(), b.clusters()):
+        raise ValueError("the scored documents differ in groups")
 
 
 def units_of(scores: Scores, metric: Metric) -> NDArray[np.float64]:
