@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from synboot.core.rng import rng
 from synboot.data.ngrams import Words, reference_windows, windows_of, words, words_of
 from synboot.data.repeats import repetition
+from synboot.eval.quality import novelty
 from synboot.eval.quality.diversity import compression_ratio, distinct_runs, without_spaces
 from synboot.eval.quality.documents import seed_scores, text_scores
 from synboot.eval.quality.duplicates import near_in_corpus, seed_similarities
-from synboot.eval.quality.figures import mean, pooled, quantiles, rate
+from synboot.eval.quality.figures import mean, pooled, quantiles, rate, rate_of
 from synboot.eval.quality.fragments import coverage_and_density
 from synboot.eval.quality.novelty import RUNS, new_to_corpus
 from synboot.eval.quality.relevance import area_under_curve, relevance
+from synboot.eval.quality.table import further_rows, paper_table, written
 
 WORDS = st.sampled_from(["a", "B", "b", "ä", "Ä", "ß", "SS", "x1", "你好"])
 TEXT = st.lists(WORDS, max_size=14).map(" - ".join)
@@ -317,3 +319,36 @@ def test_relevance_beside_random_pairs() -> None:
     found = relevance(np.array([0.935, 0.955, 0.965, 1.0]), random)
     assert found["below_random_quantile"]["count"] == 1
     assert found["auc"]["auc"] == pytest.approx(np.mean([94, 96, 97, 100.5]) / 101)
+
+
+def test_duplicates_stand_in_the_table_at_one_number_of_documents() -> None:
+    """Each side's own rate grows with its documents: 1 of 10 here, 5 of 30 there."""
+    synthetic = {"duplicates": {"draws": rate_of(1, 10), "draws_equal": rate_of(1, 10)}}
+    real = {"duplicates": {"draws": rate_of(5, 30), "draws_equal": rate_of(2, 10)}}
+    row = paper_table(synthetic, real)[1]
+    assert row["label"] == "duplicate@10"
+    assert (row["synthetic"]["documents"], row["real"]["documents"]) == (10, 10)
+    rows = {label: own for label, *own in further_rows({"synthetic": synthetic, "real": real})}
+    assert [figure["documents"] for figure in rows["duplicate, all looked at"]] == [10, 30]
+
+
+def test_every_measure_has_a_row() -> None:
+    side = {
+        "distinct": {"words": 9, "1": 0.5, "2": 0.75},
+        "compression": {"bytes": 90, "ratio": 2.5},
+        "repeated_share": mean(np.array([0.0, 0.5])),
+        "lengths": {"bytes": mean(np.array([10, 20]))},
+    }
+    rows = {label: written(own) for label, own, _ in further_rows({"synthetic": side, "real": {}})}
+    assert rows["distinct 1-grams"] == "50.0"
+    assert rows["compression ratio"] == "2.500"
+    assert rows["repeated 4-word windows"].startswith("25.0 [")
+    assert rows["bytes"].startswith("15.000 [")
+
+
+def test_runs_are_merged_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(novelty, "_MERGED_RUNS", 3)
+    random = np.random.default_rng(1)
+    blocks = [random.integers(0, 40, 5).astype(np.uint64) for _ in range(30)]
+    assert novelty._distinct(iter(blocks)).tolist() == np.unique(np.concatenate(blocks)).tolist()
+    assert novelty._distinct(iter([])).size == 0
