@@ -95,9 +95,10 @@ def test_waits_grow_and_heed_the_endpoint(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("synboot.eval.endpoint.time.sleep", waits.append)
+    asks = judge(server, tmp_path, first_wait_seconds=1.0)
+    monkeypatch.setattr(asks._stopped, "wait", waits.append)
     server.script = lambda number, body: (429, b"", {"Retry-After": "7"} if number == 2 else {})
-    found = judge(server, tmp_path, first_wait_seconds=1.0).judge(["a"], [None])
+    found = asks.judge(["a"], [None])
     assert found[0].problems == ("failed_non_factual",)
     assert found[0].non_factual is None
     assert len(waits) == 3  # not after the last attempt
@@ -185,18 +186,105 @@ def test_a_budget_of_requests_is_kept_to_the_request(server: Server, tmp_path: P
     assert asks.judge(["another"], [None])[0].problems == ("budget",)
 
 
-def test_a_budget_of_tokens_and_what_was_kept_counts(server: Server, tmp_path: Path) -> None:
+MOST = len(PROMPTS["non_factual"]) - len("{text}") + len("text 0") + 16
+"""Tokens that are reserved for one of the questions below; each costs 10."""
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_a_budget_of_tokens_and_what_was_kept_counts(
+    server: Server, tmp_path: Path, concurrency: int
+) -> None:
     texts = [f"text {i}" for i in range(8)]
-    asks = judge(server, tmp_path, max_tokens=35, concurrency=1)
+    asks = judge(server, tmp_path, max_tokens=MOST + 35, concurrency=concurrency)
     found = asks.judge(texts, [None] * 8)
     assert [bool(answer.problems) for answer in found] == [False] * 4 + [True] * 4
     assert asks.spent == {"requests": 4, "tokens": 40}
-    again = judge(server, tmp_path, max_tokens=35, concurrency=1)
+    again = judge(server, tmp_path, max_tokens=MOST + 35, concurrency=concurrency)
     assert [a.problems for a in again.judge(texts, [None] * 8)] == [a.problems for a in found]
     assert len(server.requests) == 4  # the budget of the whole judging, resumed or not
-    more = judge(server, tmp_path, max_tokens=55, concurrency=1)
+    more = judge(server, tmp_path, max_tokens=MOST + 55, concurrency=concurrency)
     assert sum(not a.problems for a in more.judge(texts, [None] * 8)) == 6
     assert len(server.requests) == 6
+
+
+@pytest.mark.parametrize("cost", [10, 300])
+def test_a_budget_of_tokens_is_never_overrun(server: Server, tmp_path: Path, cost: int) -> None:
+    def script(number: int, body: dict[str, Any]) -> Reply:
+        time.sleep(0.02)
+        return completion("no", cost)
+
+    server.script = script
+    asks = judge(server, tmp_path, max_tokens=MOST + 100, concurrency=8)
+    asks.judge([f"text {i:03}" for i in range(20)], [None] * 20)
+    assert 100 - 2 < asks.spent["tokens"] <= MOST + 100
+
+
+@pytest.mark.parametrize("budget", [{"max_requests": 7}, {"max_tokens": MOST + 65}])
+def test_a_budget_pays_in_the_order_of_texts(
+    server: Server, tmp_path: Path, budget: dict[str, int]
+) -> None:
+    """However late answers come, and whatever was kept: 4 and 9 are known from before."""
+    texts = [f"text {i}" for i in range(10)]
+    judge(server, tmp_path).judge([texts[4], texts[9]], [None] * 2)
+    server.script = lambda number, body: (time.sleep(0.05 * (number % 3)), says(body))[1]
+    for _ in range(2):
+        found = judge(server, tmp_path, **budget).judge(texts, [None] * 10)
+        assert [bool(answer.problems) for answer in found] == [False] * 7 + [True] * 3
+
+
+def test_an_answer_is_paid_once(server: Server, tmp_path: Path) -> None:
+    asks = judge(server, tmp_path, max_requests=3)
+    for _ in range(5):
+        assert asks.judge(["one", "two"], [None] * 2)[1].problems == ()
+    assert asks.spent == {"requests": 2, "tokens": 20}
+    assert asks.judge(["three"], [None])[0].problems == ()
+
+
+def test_it_stops_while_it_waits(server: Server, tmp_path: Path) -> None:
+    server.script = lambda number, body: (503, b"", {"Retry-After": "30"})
+    asks = judge(server, tmp_path)
+
+    def stop() -> None:
+        raise Incomplete("stopped")
+
+    asks.while_waiting = stop
+    began = time.monotonic()
+    with pytest.raises(Incomplete, match="stopped"):
+        asks.judge(["a", "b"], [None] * 2)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("key", ["sk-a\nsk-b", "sk-a sk-b", "sk-ключ", "sk-\x7f"])
+def test_a_key_that_no_header_can_hold_is_an_error_that_does_not_show_it(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("SOME_KEY", key)
+    with pytest.raises(BadInput, match="variable SOME_KEY: expected") as error:
+        judge(server, tmp_path, key_variable="SOME_KEY").judge(["a"], [None])
+    assert "sk-" not in str(error.value)
+    assert not server.requests
+
+
+@pytest.mark.parametrize("status", [401, 503])
+def test_an_endpoint_that_repeats_the_key_does_not_show_it(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setenv("SOME_KEY", "sk-secret")
+    server.script = lambda number, body: (status, b"wrong key sk-secret", {})
+    asks = judge(server, tmp_path, key_variable="SOME_KEY", attempts=1)
+    with pytest.raises((BadInput, Incomplete)) as error:
+        asks.judge([f"text {i}" for i in range(9)], [None] * 9)
+    assert "sk-secret" not in str(error.value)
+    assert status != 401 or "wrong key ***" in str(error.value)
+
+
+def test_answers_of_another_endpoint_are_not_its_own(server: Server, tmp_path: Path) -> None:
+    judge(server, tmp_path).judge(["a"], [None])
+    judge(server, tmp_path, url=server.url + "/").judge(["a"], [None])
+    assert len(server.requests) == 1
+    elsewhere = server.url.replace("/v1", "/other/v1")
+    judge(server, tmp_path, url=elsewhere).judge(["a"], [None])
+    assert len(server.requests) == 2
 
 
 def test_tokens_that_are_not_reported_count_as_bytes(server: Server, tmp_path: Path) -> None:

@@ -25,7 +25,11 @@ torch.set_num_threads(1)
         ("yes", True), ("No.", False), ("  **Yes**, it is", True), ("NO\n", False),
         ("<think>no, it says yes</think>\nyes", True), ("<think>yes", None), ("", None),
         (None, None), ("maybe", None), ("I think yes", None), ("nothing", None),
-        ("yesterday", None),
+        ("yesterday", None), ("No idea.", None), ("no comment", None),
+        ("No answer can be given", None), ("Yes or no?", None), ("Yes/No", None),
+        ("No, yes", None), ("no: Yes", None), ("No, there is no error", False),
+        ("**No**", False), ("\"yes\"", True), ("'No'.", False), ("(no)", False), ("yes ", True),
+        ("Yes \nNo doubt", True), ("no\r\nbecause yes", False), ("no-one knows", None),
     ],
 )  # fmt: skip
 def test_answers_are_understood_or_not_at_all(content: str | None, expected: bool | None) -> None:
@@ -155,3 +159,16 @@ def test_rates_are_among_what_was_decided() -> None:
     assert beside["non_factual"]["count"] == 0
     assert beside["irrelevant"]["rate"] is None
     assert np.isclose(synthetic["non_factual"]["rate"], 0.5)
+
+
+def test_a_judge_that_asks_several_at_once_gets_as_many() -> None:
+    judge = Scripted()
+    judge.at_once = 40
+    judge.while_waiting = lambda: None
+    said: list[tuple[float, float]] = []
+    judge_sides(
+        judge, [(["a"] * 50, [None] * 50)], lambda done, total, _: said.append((done, total))
+    )
+    assert judge.calls == [40, 10]
+    judge.while_waiting()
+    assert said == [(0, 50), (40, 50), (50, 50), (50, 50)]

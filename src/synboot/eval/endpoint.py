@@ -12,8 +12,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -29,6 +29,8 @@ _TRANSIENT = {408, 409, 425, 429}
 _FIRST_WAIT_SECONDS = 1.0
 _LONGEST_WAIT_SECONDS = 60.0
 _MAX_BODY_BYTES = 1 << 22
+_LOOK_SECONDS = 0.2
+"""How often it is looked whether to stop, while answers are waited for."""
 _Outcome = tuple[bool | None, str | None]
 """An answer that was understood, or what was wrong."""
 _FAILURES_IN_A_ROW = 5
@@ -53,16 +55,32 @@ class Endpoint:
 
 
 class EndpointJudge:
-    """Asks a model behind an endpoint; what it answered is kept below `answers` by question, texts
-    and model, and not asked again."""
+    """Asks a model behind an endpoint; what it answered is kept below `answers` by question, texts,
+    model and endpoint, and not asked again.
+
+    Who is paid for is decided in the order of the texts, of kept answers as of new ones: a question
+    that has not been paid for needs room for the most it may cost, which is a token for each byte
+    of its prompt and those of its answer. So what a budget leaves unasked depends neither on the
+    order in which answers come nor on what was kept.
+    """
 
     def __init__(self, endpoint: Endpoint, answers: Path) -> None:
         self.endpoint = endpoint
         self.answers = answers
-        self._lock = threading.Lock()
+        self.while_waiting: Callable[[], None] = lambda: None
+        """Called every now and then while answers are waited for; may raise, to stop."""
+        self._settled = threading.Condition()
+        self._stopped = threading.Event()
         self._requests = self._tokens = self._failures = 0
+        self._open = self._reserved = 0  # questions that are being asked, their most tokens
+        self._paid: set[str] = set()
         self._down: Exception | None = None
         self._opener = urllib.request.build_opener(_NoRedirect)
+
+    @property
+    def at_once(self) -> int:
+        """How many texts it wants at a time, at least, to be busy."""
+        return self.endpoint.concurrency
 
     def describe(self) -> Mapping[str, Any]:
         """The model by its name, the prompts, the budget. Not the endpoint: the same model may be
@@ -79,10 +97,26 @@ class EndpointJudge:
         }
 
     def check(self) -> None:
-        """Raises BadInput if the variable that should hold the API key is not set."""
+        """Raises BadInput if the variable that should hold the API key is not set, or holds what no
+        header can."""
         variable = self.endpoint.key_variable
-        if variable is not None and not os.environ.get(variable):
+        if variable is None:
+            return
+        key = self._key()
+        if not key:
             raise BadInput(f"judge: expected an API key in the environment variable {variable}")
+        if not all("!" <= character <= "~" for character in key):
+            raise BadInput(
+                f"judge: environment variable {variable}: expected an API key of printable ASCII "
+                "characters without white space"
+            )
+
+    def _key(self) -> str:
+        return os.environ.get(self.endpoint.key_variable or "", "").strip()
+
+    def _without_key(self, text: str) -> str:
+        key = self._key()
+        return text.replace(key, "***") if key else text
 
     @property
     def spent(self) -> dict[str, int]:
@@ -97,16 +131,24 @@ class EndpointJudge:
         is down: what was answered is kept, so that the same command goes on.
         """
         self.check()
+        self._open = self._reserved = 0
+        self._stopped.clear()
         asked: list[dict[Question, Future[_Outcome]]] = []
         once: dict[str, Future[_Outcome]] = {}  # equal texts share a question
-        with ThreadPoolExecutor(self.endpoint.concurrency) as threads:
+        threads = ThreadPoolExecutor(self.endpoint.concurrency)
+        try:
             for text, seed in zip(texts, seeds, strict=True):
                 asked.append({})
                 for question in QUESTIONS if seed is not None else QUESTIONS[:1]:
                     prompt = self._prompt(question, text, seed or "")
                     if prompt not in once:
-                        once[prompt] = threads.submit(self._ask, question, prompt)
+                        once[prompt] = self._begin(threads, question, prompt)
                     asked[-1][question] = once[prompt]
+            while wait(once.values(), _LOOK_SECONDS).not_done:
+                self.while_waiting()
+        finally:
+            self._stopped.set()  # waits end, and the requests in flight are the last
+            threads.shutdown(cancel_futures=True)
         if self._down is not None:
             raise self._down
         longest = self.endpoint.max_characters
@@ -119,55 +161,91 @@ class EndpointJudge:
         longest = self.endpoint.max_characters
         return _writable(fill(question, text[:longest], seed[:longest]))
 
-    def _ask(self, question: Question, prompt: str) -> _Outcome:
-        """The answer, and what kept it from being one."""
+    def _begin(
+        self, threads: ThreadPoolExecutor, question: Question, prompt: str
+    ) -> Future[_Outcome]:
+        """The answer to come, where there is room for it; and what kept it from being one."""
+        endpoint = self.endpoint
         key = digest(
             {
-                "model": self.endpoint.model,
-                "answer_tokens": self.endpoint.answer_tokens,
+                "endpoint": digest(endpoint.url.rstrip("/")),
+                "model": endpoint.model,
+                "answer_tokens": endpoint.answer_tokens,
                 "prompt": prompt,
             }
         )
         file = self.answers / key[:2] / f"{key}.json"
         kept = _kept(file)
-        if kept is None:
+        most_tokens = len(prompt.encode()) + endpoint.answer_tokens
+        known: Future[_Outcome] = Future()
+        if kept is not None and key in self._paid:
+            known.set_result(_understood(kept, question))
+        elif not self._reserve(1 if kept is None else kept["requests"], most_tokens):
+            known.set_result((None, "budget"))
+        elif kept is None:
+            self._paid.add(key)
+            return threads.submit(self._ask, question, prompt, file, most_tokens)
+        else:
+            self._paid.add(key)
+            self._settle(most_tokens, kept["tokens"])
+            known.set_result(_understood(kept, question))
+        return known
+
+    def _ask(self, question: Question, prompt: str, file: Path, reserved: int) -> _Outcome:
+        """The answer to a question that was not asked before, which is kept in `file`."""
+        cost = 0
+        try:
             new = self._request(prompt)
             if isinstance(new, str):
                 return None, new if new == "budget" else f"{new}_{question}"
-            kept = new
-            write_json(file, {"question": question, "model": self.endpoint.model, **kept})
-        elif not self._pay(kept["requests"], kept["tokens"]):
-            return None, "budget"
-        answer = parse_answer(kept["content"])
-        return answer, f"unparsed_{question}" if answer is None else None
+            cost = new["tokens"]
+            write_json(file, {"question": question, "model": self.endpoint.model, **new})
+            return _understood(new, question)
+        finally:
+            self._settle(reserved, cost)
 
-    def _pay(self, requests: int, tokens: int) -> bool:
-        """Whether the budget has room for what an answer cost when it was asked for."""
-        with self._lock:
-            if not self._has_room(requests):
-                return False
-            self._requests += requests
+    def _reserve(self, requests: int, tokens: int) -> bool:
+        """Take so much of the budget, if there is room once all before has been settled."""
+        while True:
+            with self._settled:
+                if self._has_room(requests, tokens):
+                    self._requests += requests
+                    self._reserved += tokens
+                    self._open += 1
+                    return True
+                if not self._open:
+                    return False
+                self._settled.wait(_LOOK_SECONDS)
+            self.while_waiting()
+
+    def _settle(self, reserved: int, tokens: int) -> None:
+        """What was reserved did cost `tokens`."""
+        with self._settled:
+            self._reserved -= reserved
             self._tokens += tokens
-            return True
+            self._open -= 1
+            self._settled.notify_all()
 
-    def _has_room(self, requests: int = 1) -> bool:
+    def _has_room(self, requests: int, tokens: int) -> bool:
         most = self.endpoint
         return (most.max_requests is None or self._requests + requests <= most.max_requests) and (
-            most.max_tokens is None or self._tokens < most.max_tokens
+            most.max_tokens is None or self._tokens + self._reserved + tokens <= most.max_tokens
         )
 
     def _request(self, prompt: str) -> dict[str, Any] | str:
-        """`content`, `requests`, `tokens` of an answer; `budget` or `failed` where none came."""
+        """`content`, `requests`, `tokens` of an answer; `budget` or `failed` where none came. The
+        first request was reserved, and none of them is for the tokens."""
         problem = ""
         for attempt in range(self.endpoint.attempts):
-            with self._lock:
-                if self._down is not None:
+            with self._settled:
+                if self._down is not None or self._stopped.is_set():
+                    self._requests -= attempt == 0
                     return "failed"
-                if not self._has_room():
+                if attempt and not self._has_room(1, 0):
                     return "budget"
-                self._requests += 1
-            wait = self.endpoint.first_wait_seconds * 2**attempt
-            wait *= 0.5 + unit_interval("judge", prompt, attempt)
+                self._requests += attempt > 0
+            pause = self.endpoint.first_wait_seconds * 2**attempt
+            pause *= 0.5 + unit_interval("judge", prompt, attempt)
             try:
                 content, tokens = self._post(prompt)
             except urllib.error.HTTPError as error:
@@ -176,30 +254,30 @@ class EndpointJudge:
                     if error.code not in _TRANSIENT and error.code < 500:
                         self._refused(f"{problem}: {_excerpt(error)}")
                         return "failed"
-                    wait = max(wait, _asked_to_wait(error))
+                    pause = max(pause, _asked_to_wait(error))
             except (OSError, HTTPException, ValueError) as error:
                 problem = f"gave no answer: {error or type(error).__name__}"
             else:
-                with self._lock:
+                with self._settled:
                     self._failures = 0
-                    self._tokens += tokens
                 return {"content": content, "requests": attempt + 1, "tokens": tokens}
             if attempt + 1 < self.endpoint.attempts:
-                time.sleep(min(wait, _LONGEST_WAIT_SECONDS))
-        with self._lock:
+                self._stopped.wait(min(pause, _LONGEST_WAIT_SECONDS))
+        with self._settled:
             self._failures += 1
             if self._failures >= _FAILURES_IN_A_ROW:
                 self._down = self._down or Incomplete(
-                    f"judge: {self.endpoint.url} {problem}, {self._failures} questions in a row; "
-                    "answers so far are kept, and the same command goes on"
+                    self._without_key(
+                        f"judge: {self.endpoint.url} {problem}, {self._failures} questions in a "
+                        "row; answers so far are kept, and the same command goes on"
+                    )
                 )
         return "failed"
 
     def _refused(self, problem: str) -> None:
-        with self._lock:
-            self._down = self._down or BadInput(
-                f"judge: {self.endpoint.url}, model {self.endpoint.model}: {problem}"
-            )
+        said = f"judge: {self.endpoint.url}, model {self.endpoint.model}: {problem}"
+        with self._settled:
+            self._down = self._down or BadInput(self._without_key(said))
 
     def _post(self, prompt: str) -> tuple[str | None, int]:
         """The content of an answer and the tokens it cost. Raises HTTPError, OSError for a network
@@ -212,7 +290,7 @@ class EndpointJudge:
         }
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self.endpoint.key_variable is not None:
-            headers["Authorization"] = f"Bearer {os.environ[self.endpoint.key_variable].strip()}"
+            headers["Authorization"] = f"Bearer {self._key()}"
         request = urllib.request.Request(
             self.endpoint.url.rstrip("/") + "/chat/completions",
             json.dumps(body).encode("utf-8"),
@@ -257,6 +335,11 @@ def _answer(asked: Mapping[Question, Future[_Outcome]], cut: bool) -> Answer:
         found["irrelevant"][0] if "irrelevant" in found else None,
         tuple(sorted(problems | ({"cut"} if cut else set()))),
     )
+
+
+def _understood(kept: Mapping[str, Any], question: Question) -> _Outcome:
+    answer = parse_answer(kept["content"])
+    return answer, f"unparsed_{question}" if answer is None else None
 
 
 def _writable(text: str) -> str:

@@ -41,7 +41,11 @@ PROMPTS: dict[Question, str] = {
 """What is asked; yes is the fault. `{text}` and `{seed}` stand for the texts."""
 
 _THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
-_ANSWER = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
+_ANSWER = re.compile(
+    r"\W*(yes|no)(?=[.,;:!*\"'`)\]\u2019\u201d\u3002\uff0c\uff01]|\s*$|\s*\n)([^\n]*)",
+    re.IGNORECASE,
+)
+_WORD = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 _PLACES = re.compile(r"\{(text|seed)\}")
 
 
@@ -55,10 +59,14 @@ class Answer(Judgement):
 
 
 def parse_answer(content: str | None) -> bool | None:
-    """True for yes, False for no, None for anything else. What a model thinks aloud before its
-    answer (`<think>...</think>`) is passed over."""
+    """True for yes, False for no, None for anything else: the word comes first and ends there (at
+    a mark, a line break or the end: not "no idea"), and the other one is not in its line. What a
+    model thinks aloud before its answer (`<think>...</think>`) is passed over."""
     match = _ANSWER.match(_THOUGHT.sub("", content or ""))
-    return None if match is None else match[1].lower() == "yes"
+    if match is None:
+        return None
+    said = match[1].lower()
+    return said == "yes" if {word.lower() for word in _WORD.findall(match[2])} <= {said} else None
 
 
 def fill(question: Question, text: str, seed: str) -> str:

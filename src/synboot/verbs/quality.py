@@ -86,9 +86,14 @@ def quality(
             "timeout_seconds": judge_timeout,
         },
     )  # fmt: skip
-    if judge is None and (judge_url or judge_key_variable):
-        raise BadInput("judge: expected endpoint:MODEL beside judge_url and judge_key_variable")
+    of_judges = {"judge_url": judge_url, "judge_key_variable": judge_key_variable,
+                 "judge_requests": judge_requests, "judge_tokens": judge_tokens,
+                 "judge_answers": judge_answers}  # fmt: skip
+    given = [name for name, value in of_judges.items() if value is not None]
+    if judge is None and given:
+        raise BadInput(f"judge: expected endpoint:MODEL or model:DIRECTORY beside {given[0]}")
     own = machine(workers=workers, device=device)
+    numerics = own.numerics.embedding if relevance and encoder != "lsa" else own.numerics.parts
     real = documents_stage({"train": corpus}, reading, path, seed=seed)
     stages: dict[str, Stage] = {"corpus": real}
     stages["synthetic"] = _synthetic_stage(synthetic, synthetic_text_field, path, seed)
@@ -105,7 +110,7 @@ def quality(
             encoder_settings(embedding),
             {"corpus": real},
             seed=seed,
-            numerics=own.numerics.parts if encoder == "lsa" else own.numerics.embedding,
+            numerics=numerics,
             settings=embedding,
         )
     answers = Path(judge_answers) if judge_answers is not None else partial_folder(path) / "answers"
@@ -116,7 +121,7 @@ def quality(
         {**quality_identity(settings, reader), "seed_field": seed_field},
         stages,
         seed=seed,
-        numerics=own.numerics.parts,
+        numerics=numerics,
         encoder=encoder,
         judge=reader,
     )

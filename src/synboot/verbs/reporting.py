@@ -26,6 +26,8 @@ from synboot.verbs.work import Outcome, output_path, read_stamp
 
 Files = str | Path | Sequence[str | Path]
 Source = str | Path | Sequence[str] | Mapping[str, Files]
+_LATER = ("quality", "embed for quality")
+"""Stages that runs of before did not have, and that no other stage needs."""
 _OF_MODEL = ("trained_tokens", "mixture", "flops")
 
 
@@ -94,11 +96,16 @@ def _of_run(directory: Path) -> ReportData:
     artifacts = {}
     for stage in plan.stages:
         artifact = Artifact.open(stage.directory(store))
+        if artifact is None and stage.label in _LATER:
+            continue
         if artifact is None:
             raise BadInput(
                 f"{directory}: the run is not finished, {stage.label} is missing; synboot run first"
             )
         artifacts[stage.id] = artifact
+    if plan.quality is not None and plan.quality.id not in artifacts:
+        plan.quality = None
+    plan.stages[:] = [stage for stage in plan.stages if stage.id in artifacts]
     return build_report_data(plan, artifacts)
 
 

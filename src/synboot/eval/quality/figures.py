@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtrit
 
 from synboot.core.intervals import proportion_interval
 
@@ -66,8 +67,14 @@ def quantiles(values: npt.NDArray[Any]) -> dict[str, float]:
 
 def pooled(part: Integers, whole: Integers) -> Figure:
     """Sum of `part` over sum of `whole`, both counted by document: `rate`, `low`, `high`, `count`,
-    `of`, `documents`. The interval is the normal one of a ratio (its variance linearised), within
-    0 and 1; documents with nothing in `whole` are not among them."""
+    `of`, `documents`. Documents with nothing in `whole` are not among them.
+
+    The interval is Wilson's (1927) for as many independent trials as give the ratio the variance
+    that it has between documents (linearised), at most as many as there are, with Student's
+    quantile in the place of the normal one: its degrees of freedom are those of that variance,
+    which a few documents may make up alone (after Satterthwaite 1946). It errs on the wide side.
+    Where documents do not differ, as at 0 and 1, trials are Kish's number of documents, (sum of
+    `whole`)^2 / sum of squares: those of a document may all go together."""
     some = whole > 0
     part, whole = part[some], whole[some]
     documents, count, total = len(whole), int(part.sum()), int(whole.sum())
@@ -77,9 +84,40 @@ def pooled(part: Integers, whole: Integers) -> Figure:
     share = count / total
     if documents < 2:
         return {"rate": share, "low": None, "high": None, **shape}
-    spread = float(((part - share * whole).astype(np.float64) ** 2).sum())
-    half = Z * math.sqrt(documents / (documents - 1) * spread) / total
-    return {"rate": share, "low": max(0.0, share - half), "high": min(1.0, share + half), **shape}
+    weights, residuals = whole.astype(np.float64), (part - share * whole).astype(np.float64) ** 2
+    low, high = share_interval(
+        share,
+        documents / (documents - 1) * float(residuals.sum()) / total**2,
+        freedom_of(residuals),
+        most_trials=float(total),
+        least_trials=total**2 / float((weights**2).sum()),
+    )
+    return {"rate": share, "low": low, "high": high, **shape}
+
+
+def freedom_of(squares: Floats) -> float:
+    """Degrees of freedom of a sum of squared deviations, by how few of them make it up; at least
+    1."""
+    if not squares.any():
+        return 1.0
+    return max(1.0, float(squares.sum()) ** 2 / float((squares**2).sum()) - 1.0)
+
+
+def share_interval(
+    share: float, variance: float, freedom: float, *, most_trials: float, least_trials: float
+) -> tuple[float, float]:
+    """Wilson's interval of a share that has such a variance, estimated with so many degrees of
+    freedom; `least_trials` count where it is 0."""
+    if variance == 0.0 or share in (0.0, 1.0):
+        trials, quantile = least_trials, Z
+    else:
+        trials = min(most_trials, share * (1.0 - share) / variance)
+        quantile = float(stdtrit(freedom, 0.975))
+    square = quantile**2
+    scale = 1.0 + square / trials
+    centre = (share + square / (2.0 * trials)) / scale
+    half = quantile / scale * math.sqrt(share * (1.0 - share) / trials + square / 4.0 / trials**2)
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def known(figure: Mapping[str, Any] | None, name: str = "rate") -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,16 +21,25 @@ def judge_sides(
     progress: ReportProgress = ignore_progress,
 ) -> list[list[Judgement]]:
     """The judgements of each side's texts beside their seeds. Sides take turns, some texts at a
-    time, so that a judge whose budget ends has said as much of each. `progress` may raise."""
+    time (of a judge that asks several at once, as many), so that a judge whose budget ends has
+    said as much of each. `progress` may raise."""
+    at_once = max(_AT_ONCE, getattr(judge, "at_once", 0))
     found: list[list[Judgement]] = [[] for _ in sides]
     total = sum(len(texts) for texts, _ in sides)
-    for start in range(0, max((len(texts) for texts, _ in sides), default=0), _AT_ONCE):
+
+    def report() -> None:
+        progress(sum(map(len, found)), total, "judging")
+
+    slow: Any = judge
+    if hasattr(slow, "while_waiting"):
+        slow.while_waiting = report
+    for start in range(0, max((len(texts) for texts, _ in sides), default=0), at_once):
         for own, (texts, seeds) in zip(found, sides, strict=True):
-            progress(sum(map(len, found)), total, "judging")
-            part = slice(start, start + _AT_ONCE)
+            report()
+            part = slice(start, start + at_once)
             if texts[part]:
                 own += judge.judge(texts[part], seeds[part])
-    progress(total, total, "judging")
+    report()
     return found
 
 

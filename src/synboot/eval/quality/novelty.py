@@ -16,6 +16,8 @@ RUNS = (1, 2, 3, 4, 5, 8, 13)
 """The lengths, in words, that are looked at."""
 _NONE = -1
 _BLOCK_TEXTS = 1 << 13
+_MERGED_RUNS = 1 << 22
+"""New runs, at least, that are merged with the known ones at a time."""
 _TEXT_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -45,9 +47,9 @@ def new_to_corpus(
 
     `corpus`: blocks of documents, each with the number of its first one, ascending. `itself`: int64
     [texts], which document of the corpus the text is, -1 for none: a real document is compared with
-    the others. Holds 16 bytes for each distinct run of the texts, and one block.
+    the others. Holds 17 bytes for each distinct run of the texts, and some blocks.
     """
-    known = _merged(block.runs(n)[0] for _, block in _blocks(texts))
+    known = _distinct(block.runs(n)[0] for _, block in _blocks(texts))
     first = np.full(known.size, _NONE, np.int32)  # of the documents that have a run
     last = first.copy()
     for number, block in corpus:
@@ -75,9 +77,27 @@ def _blocks(texts: Words) -> Iterator[tuple[int, Words]]:
         yield start, Words(texts.hashes[offsets[0] : offsets[-1]], offsets - offsets[0])
 
 
-def _merged(blocks: Iterable[Hashes]) -> Hashes:
+def _distinct(blocks: Iterable[Hashes]) -> Hashes:
     """All hashes, sorted and unique."""
-    return distinct_hashes(np.concatenate([np.empty(0, np.uint64), *map(distinct_hashes, blocks)]))
+    parts: list[Hashes] = [np.empty(0, np.uint64)]
+    num_new = 0
+    for block in blocks:
+        parts.append(distinct_hashes(block))
+        num_new += parts[-1].size
+        # Doubling keeps the work of merging in proportion to the number of runs.
+        if num_new > max(_MERGED_RUNS, parts[0].size):
+            parts, num_new = [_merged(parts)], 0
+    return _merged(parts)
+
+
+def _merged(parts: list[Hashes]) -> Hashes:
+    """The hashes of all parts, sorted and unique; `parts` is emptied, to hold none twice."""
+    whole = np.concatenate(parts)
+    parts.clear()
+    whole.sort()
+    new = np.ones(whole.size, dtype=bool)
+    np.not_equal(whole[1:], whole[:-1], out=new[1:])
+    return whole[new]
 
 
 def _places(hashes: Hashes, known: Hashes) -> tuple[Integers, np.ndarray]:

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from synboot.eval.quality.figures import Figure, Floats, Z, mean, rate
+from synboot.eval.quality.figures import Figure, Floats, freedom_of, mean, rate, share_interval
 
 RANDOM_QUANTILE = 0.95
 
@@ -33,8 +33,9 @@ def relevance(similarities: Floats, random: Floats) -> Figure:
 
 
 def area_under_curve(above: Floats, below: Floats) -> Figure:
-    """The chance that one of `above` exceeds one of `below`, ties counting half, with the normal
-    interval of DeLong, DeLong and Clarke-Pearson (1988) within 0 and 1."""
+    """The chance that one of `above` exceeds one of `below`, ties counting half. Its interval is
+    that of a share (`share_interval`) with the variance of DeLong, DeLong and Clarke-Pearson
+    (1988); where the two are wholly apart, it is that of as many trials as the fewer are."""
     m, n = len(above), len(below)
     if not (m and n):
         return {"auc": None, "low": None, "high": None}
@@ -43,8 +44,18 @@ def area_under_curve(above: Floats, below: Floats) -> Figure:
     area = float(wins.mean())
     if m < 2 or n < 2:
         return {"auc": area, "low": None, "high": None}
-    half = Z * math.sqrt(float(wins.var(ddof=1)) / m + float(losses.var(ddof=1)) / n)
-    return {"auc": area, "low": max(0.0, area - half), "high": min(1.0, area + half)}
+    parts = [(float(each.var(ddof=1)) / len(each), freedom_of((each - each.mean()) ** 2))
+             for each in (wins, losses)]  # fmt: skip
+    variance = sum(part for part, _ in parts)
+    doubt = sum(part**2 / freedom for part, freedom in parts)
+    low, high = share_interval(
+        area,
+        variance,
+        variance**2 / doubt if doubt else 1.0,
+        most_trials=float(m * n),
+        least_trials=float(min(m, n)),
+    )
+    return {"auc": area, "low": low, "high": high}
 
 
 def _placements(values: Floats, others: Floats) -> Floats:

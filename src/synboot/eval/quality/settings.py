@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -16,6 +17,14 @@ def _known_judge(name: str) -> str:
     if not any(name.startswith(kind) and name.removeprefix(kind) for kind in (ENDPOINT, LOCAL)):
         raise ValueError(_EXPECTED)
     return name
+
+
+def _has_more_than_a_path(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return True
+    return "@" in parts.netloc or bool(parts.query or parts.fragment)
 
 
 class JudgeConfig(Config):
@@ -47,6 +56,10 @@ class JudgeConfig(Config):
         endpoint = self.name.startswith(ENDPOINT)
         if endpoint and not (self.url or "").startswith(("http://", "https://")):
             raise ValueError(f"url: expected that of the endpoint, http(s)://..., got {self.url!r}")
+        if endpoint and _has_more_than_a_path(self.url or ""):
+            raise ValueError(
+                "url: expected no user, password, query or fragment: a key is named by key_variable"
+            )
         own = ("url", "key_variable", "max_requests", "max_tokens")
         given = [name for name in own if getattr(self, name) is not None]
         if not endpoint and given:

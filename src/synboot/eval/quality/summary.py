@@ -105,8 +105,9 @@ def _caveats(
     ours, beside = synthetic["duplicates"]["draws"], real["duplicates"]["draws"]
     if ours["documents"] != beside["documents"]:
         caveats.append(
-            f"duplicate@N grows with N: the real text's is of {beside['documents']:,} documents, "
-            f"the synthetic text's of {ours['documents']:,}; draws_equal has both at one N."
+            "duplicate@N grows with N, so the table has both sides at one N: among all that were "
+            f"looked at the real text's is of {beside['documents']:,} documents, "
+            f"the synthetic text's of {ours['documents']:,}."
         )
     if real.get("relevance") and documents["real_pairs"]:
         caveats.append(

@@ -45,9 +45,10 @@ def paper_table(synthetic: Mapping[str, Any], real: Mapping[str, Any]) -> list[d
 
 
 def _figure(side: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    duplicates = side.get("duplicates") or {}
     found = {
         "repetition": side.get("repetition"),
-        "duplicate": (side.get("duplicates") or {}).get("draws"),
+        "duplicate": duplicates.get("draws_equal") or duplicates.get("draws"),
         "non_factual": (side.get("judged") or {}).get("non_factual"),
         "pair_irrelevance": (side.get("judged") or {}).get("irrelevant"),
         "pair_copying": side.get("pair_copying"),
@@ -85,8 +86,7 @@ def further_rows(quality: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
         ("near duplicate in the corpus", *_of(sides, "duplicates", "corpus")),
     ]
     if any("draws_equal" in (side.get("duplicates") or {}) for side in sides):
-        equal = _of(sides, "duplicates", "draws_equal")
-        rows.append((f"duplicate@{(equal[0] or {}).get('documents')}, equal numbers", *equal))
+        rows.append(("duplicate, all looked at", *_of(sides, "duplicates", "draws")))
     rows += [
         (f"new {n}-grams, to the seed", seed[0].get(n), seed[1].get(n))
         for n in ("1", "2", "4", "8")
@@ -98,7 +98,14 @@ def further_rows(quality: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     rows += [
         ("extractive coverage", *_of(sides, "fragments", "coverage")),
         ("extractive density, words", *_of(sides, "fragments", "density")),
+        *[
+            (f"distinct {n}-grams", *_plain(sides, "distinct", n, "rate"))
+            for n in ("1", "2", "3", "4")
+        ],
+        ("compression ratio", *_plain(sides, "compression", "ratio", "mean")),
+        ("repeated 4-word windows", *(_share(side.get("repeated_share")) for side in sides)),
         ("words", *_of(sides, "lengths", "words")),
+        ("bytes", *_of(sides, "lengths", "bytes")),
         ("similarity to the seed", *_of(sides, "relevance", "similarity")),
         ("AUC against random pairs", *_of(sides, "relevance", "auc")),
         ("below 95% of random pairs", *_of(sides, "relevance", "below_random_quantile")),
@@ -108,6 +115,18 @@ def further_rows(quality: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
 
 def _of(sides: tuple[Mapping[str, Any], ...], group: str, name: str) -> tuple[Any, ...]:
     return tuple((side.get(group) or {}).get(name) for side in sides)
+
+
+def _plain(
+    sides: tuple[Mapping[str, Any], ...], group: str, name: str, kind: str
+) -> tuple[Any, ...]:
+    """Values that have no interval, as figures."""
+    return tuple({kind: value} for value in _of(sides, group, name))
+
+
+def _share(figure: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """A mean of shares, to be shown in percent."""
+    return None if figure is None else {"rate": figure.get("mean"), **figure}
 
 
 def _line(label: str, synthetic: Any, real: Any) -> str:

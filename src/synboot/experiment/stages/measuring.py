@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from synboot.core.rng import rng
 from synboot.data.minhash import duplicate_rate
-from synboot.data.ngrams import windows_of, words_of
+from synboot.data.ngrams import Words, windows_of, words_of
 from synboot.data.tokens import TokenStore
 from synboot.eval.quality.diversity import compression_ratio, distinct_runs
 from synboot.eval.quality.documents import Columns, seed_scores, text_scores
@@ -32,10 +32,13 @@ _CORPUS_BLOCK = 1 << 13
 class Measuring:
     """One part's work on the samples."""
 
-    def __init__(self, context: Context, config: dict[str, Any], seed: int, encoder: str) -> None:
+    def __init__(
+        self, context: Context, config: dict[str, Any], seed: int, encoder: str, device: str
+    ) -> None:
         self.samples = Samples.load(context.prepared)
         self.documents = unique_documents(context.inputs)
-        self.context, self.config, self.seed, self.encoder = context, config, seed, encoder
+        self.context, self.config, self.seed = context, config, seed
+        self.encoder, self.device = encoder, device
 
     def synthetic(self, start: int, stop: int) -> tuple[Columns, Columns, int]:
         """Scores of the synthetic texts of a range; of those with a seed, beside it; FLOPs."""
@@ -49,7 +52,7 @@ class Measuring:
         if "embed" not in self.context.inputs:
             return columns, beside, 0
         source = self.context.inputs["embed"]
-        encoder = _open_encoder(self.encoder, source.file("encoder"))
+        encoder = _open_encoder(self.encoder, source.file("encoder"), self.device)
         before = encoder.flops
         vectors = np.load(source.file("vectors.npy"), mmap_mode="r")[seed_of[rows]]
         beside["relevance"] = cosines(encoder.encode(own), vectors)
@@ -77,7 +80,7 @@ class Measuring:
     def novelty(self, n: int) -> Columns:
         """Of synthetic and real texts: runs of n words that no other real document has, and all."""
         corpus = ((start, words_of(texts)) for start, texts in self._blocks())
-        new, runs = new_to_corpus(words_of(self._both()), self._itself(), corpus, n)
+        new, runs = new_to_corpus(self._words(), self._itself(), corpus, n)
         return {"new": new, "runs": runs}
 
     def near_in_corpus(self) -> npt.NDArray[np.bool_]:
@@ -133,6 +136,20 @@ class Measuring:
             for side, texts in mixed.items()
         }
 
+    def _words(self) -> Words:
+        """The words of synthetic and real texts; texts are held some thousand at a time."""
+        synthetic, real = self.samples.synthetic, self.samples.real
+        blocks = [
+            words_of(synthetic[start:stop].to_pylist())
+            for start, stop in ranges(len(synthetic), _CORPUS_BLOCK)
+        ] + [
+            words_of(self.documents.texts_of(real[start:stop]))
+            for start, stop in ranges(len(real), _CORPUS_BLOCK)
+        ]
+        sizes = np.concatenate([np.zeros(1, np.int64), *(block.sizes for block in blocks)])
+        hashes = np.concatenate([np.empty(0, np.uint64), *(block.hashes for block in blocks)])
+        return Words(hashes, np.cumsum(sizes))
+
     def _both(self) -> list[str]:
         real = self.documents.texts_of(self.samples.real)
         return [*self.samples.synthetic.to_pylist(), *real]
@@ -147,8 +164,8 @@ class Measuring:
 
 
 @functools.lru_cache(maxsize=1)
-def _open_encoder(name: str, directory: Path) -> Encoder:
-    return load_encoder(name, directory)
+def _open_encoder(name: str, directory: Path, device: str) -> Encoder:
+    return load_encoder(name, directory, device=device)
 
 
 def close_encoder() -> None:

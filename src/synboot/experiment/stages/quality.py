@@ -59,6 +59,8 @@ class QualityStage(Stage):
         """The name of what is in `embed`."""
         self.judge = judge
         """The config has what it describes itself as."""
+        if self.numerics.get("device", "cpu") != "cpu":
+            self.max_workers = 1  # the processes would share one device and its memory
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"judge": None}
@@ -113,7 +115,9 @@ class QualityStage(Stage):
     def run_part(self, context: Context, index: int, directory: Path) -> Counts:
         """One task: a table of documents' scores, or a few figures."""
         task, first, second = self._tasks(context)[index]
-        work = Measuring(context, self.config, self.seed, self.encoder)
+        work = Measuring(
+            context, self.config, self.seed, self.encoder, self.numerics.get("device", "cpu")
+        )
         if task == "draws":
             write_json(directory / "draws.json", work.draws())
         elif task == "diversity":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from synboot.experiment.stages.corpus import unique_documents
 from synboot.pipeline.stage import Artifact
 
 _BATCH = 4096
+SEED_FIELD = "seed_id"
+"""Where a synthetic document names its seed, unless another field is given."""
 
 
 @dataclass(frozen=True)
@@ -76,21 +78,37 @@ def take_samples(
     Raises BadInput for a seed that the real corpus does not have.
     """
     documents = unique_documents(inputs)
-    number = {name: i for i, name in enumerate(documents.ids(0, len(documents)))}
     if "synthesize" in inputs:
         total, table = _of_run(inputs["synthesize"], most, seed)
     else:
         total, table = _of_user(inputs["synthetic"], most, seed, seed_field)
+    num_pairs, pairs = _pairs(inputs.get("pairs"), most, seed)
     names = table["seed_id"].to_pylist()
+    if seed_field not in (None, SEED_FIELD) and not any(name is not None for name in names):
+        raise BadInput(
+            f"field {seed_field}: expected the name of a seed document in it, no synthetic "
+            "document has one"
+        )
+    number = _numbers(documents, {*names, *pairs[0], *pairs[1]})
     seeds = [_seed(name, row, number, seed_field, table) for row, name in enumerate(names)]
     table = table.drop_columns("seed_id").append_column("seed", pa.array(seeds, pa.int64()))
     with pa.ipc.new_file(str(directory / "synthetic.arrow"), table.schema) as writer:
         writer.write_table(table, max_chunksize=_BATCH)
-    pairs = _pairs(inputs.get("pairs"), number)
+    ends = [[number[name] for name in names] for names in pairs]
     np.save(directory / "real.npy", _chosen(len(documents), most, seed, "real"))
-    np.save(directory / "pairs.npy", pairs[_chosen(len(pairs), most, seed, "pairs")])
-    totals = {"synthetic": total, "real": len(documents), "real_pairs": len(pairs)}
+    np.save(directory / "pairs.npy", np.array(ends, np.int64).T.reshape(-1, 2))
+    totals = {"synthetic": total, "real": len(documents), "real_pairs": num_pairs}
     write_json(directory / "totals.json", totals)
+
+
+def _numbers(documents: Documents, names: Set[str | None]) -> dict[str, int]:
+    """The numbers of the documents of such ids, those that there are."""
+    return {
+        name: start + place
+        for start in range(0, len(documents), _BATCH)
+        for place, name in enumerate(documents.ids(start, start + _BATCH))
+        if name in names
+    }
 
 
 def _seed(
@@ -107,10 +125,20 @@ def _seed(
 
 
 def _of_run(synthesize: Artifact, most: int, seed: int) -> tuple[int, pa.Table]:
+    """Texts are read a batch at a time, and those that are chosen are kept."""
+    file = pq.ParquetFile(synthesize.file("synthetic.parquet"))
+    total = file.metadata.num_rows
+    chosen = _chosen(total, most, seed, "synthetic")
     columns = ["id", "text", "seed_id", "num_tokens"]
-    table = pq.read_table(synthesize.file("synthetic.parquet"), columns=columns)
-    chosen = table.take(_chosen(len(table), most, seed, "synthetic"))
-    return len(table), chosen.rename_columns(["id", "text", "seed_id", "tokens"])
+    taken, start = [], 0
+    for batch in file.iter_batches(_BATCH, columns=columns):
+        first, last = np.searchsorted(chosen, [start, start + batch.num_rows])
+        if last > first:
+            taken.append(batch.select(columns).take(pa.array(chosen[first:last] - start)))
+        start += batch.num_rows
+    schema = file.schema_arrow
+    table = pa.Table.from_batches(taken, pa.schema([schema.field(name) for name in columns]))
+    return total, table.rename_columns(["id", "text", "seed_id", "tokens"])
 
 
 def _of_user(
@@ -155,14 +183,14 @@ def _tokens(document: Document) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _pairs(pairs: Artifact | None, number: Mapping[str, int]) -> Integers:
-    """Numbers of the documents of the kept pairs."""
+def _pairs(pairs: Artifact | None, most: int, seed: int) -> tuple[int, list[list[str]]]:
+    """How many pairs are kept, and d1 and d2 of those that are looked at."""
     if pairs is None:
-        return np.empty((0, 2), np.int64)
+        return 0, [[], []]
     table = pq.read_table(pairs.file("pairs.parquet"), columns=["d1", "d2", "verdict"])
     table = table.filter(pc.equal(table["verdict"], "keep"))
-    ends = [[number[name] for name in table[end].to_pylist()] for end in ("d1", "d2")]
-    return np.array(ends, np.int64).T.reshape(-1, 2)
+    chosen = table.take(pa.array(_chosen(len(table), most, seed, "pairs")))
+    return len(table), [chosen[end].to_pylist() for end in ("d1", "d2")]
 
 
 def _chosen(count: int, most: int, seed: int, what: str) -> Integers:
