@@ -71,6 +71,9 @@ def test_controls_of_a_finished_run(finished_run: Path, synboot: Any) -> None:
     for entry in result["ledger"]:
         if entry["stage"] in ("tune", "synthesize"):
             assert len(entry["arms"]) == 1  # nobody else pays for them
+    for entry in result["ledger"]:
+        if entry["stage"] in ("embed", "neighbours", "pairs"):
+            assert entry["arms"] == ["sbp"]
     totals = {e["label"]: e["tokens"] for e in result["ledger"] if e["stage"] == "pretrain"}
     assert totals["pretrain repetition_same_cost, seed 0"] == 8000 + cost["extra_tokens"]
 
