@@ -36,16 +36,18 @@ def test_controls_of_a_finished_run(finished_run: Path, synboot: Any) -> None:
     }
     assert set(before) <= set(directory.values())  # what was there is a part of it
 
-    kept, random = (
-        pq.read_table(directory[label] / "pairs.parquet", filters=[("verdict", "=", "keep")])
-        for label in ("pairs", "pairs random_pairs")
-    )
-    assert random.num_rows == kept.num_rows == 2 * result["pairs"]["kept"]
+    random = pq.read_table(directory["pairs random_pairs"] / "pairs.parquet")
+    tuned = result["synthesizer"]
+    assert random.num_rows == tuned["training_pairs"] + tuned["validation_pairs"]
+    control = result["controls"]["random_pairs"]["synthesizer"]
+    for name in ("training_pairs", "validation_pairs"):
+        assert control[name] == tuned[name]
+    assert control["crossing_pairs"] == 0
     pairs = {tuple(row.values()) for row in random.select(["d1", "d2"]).to_pylist()}
     assert len(pairs) == random.num_rows
     assert {(b, a) for a, b in pairs} == pairs
     assert not any(a == b for a, b in pairs)
-    assert result["controls"]["random_pairs"]["pairs"]["kept"] == result["pairs"]["kept"]
+    assert 2 * result["controls"]["random_pairs"]["pairs"]["kept"] == random.num_rows
 
     for arm in ("sbp", "random_pairs", "self_distillation"):
         label = "synthesize" if arm == "sbp" else f"synthesize {arm}"
@@ -69,6 +71,9 @@ def test_controls_of_a_finished_run(finished_run: Path, synboot: Any) -> None:
     for entry in result["ledger"]:
         if entry["stage"] in ("tune", "synthesize"):
             assert len(entry["arms"]) == 1  # nobody else pays for them
+    for entry in result["ledger"]:
+        if entry["stage"] in ("embed", "neighbours", "pairs"):
+            assert entry["arms"] == ["sbp"]
     totals = {e["label"]: e["tokens"] for e in result["ledger"] if e["stage"] == "pretrain"}
     assert totals["pretrain repetition_same_cost, seed 0"] == 8000 + cost["extra_tokens"]
 

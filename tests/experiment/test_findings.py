@@ -152,6 +152,13 @@ def test_doubts_are_said() -> None:
     assert "weigh as 2 equally long" in doubts(findings(long, seed=0, num_resamples=100))[0]
 
 
+def test_more_repetition_is_no_rival_where_its_multiple_is_not_known() -> None:
+    result = found()
+    over = set(LEVELS) - {"repetition", "sbp", "oracle", "repetition_2x"}
+    assert set(result["statistics"]["sbp_over"]) == over
+    assert set(result["statistics"]["recovered"]) == over | {"sbp"}
+
+
 def test_groups_are_counted_and_said() -> None:
     table = arms("repetition", "sbp")
     groups = [f"g{i // 5}" for i in range(80)]

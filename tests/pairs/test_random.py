@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synboot.pairs.find import read_kept_pairs
-from synboot.pairs.random import random_pairs, write_random_pairs
+from synboot.pairs.find import PairSplit, read_kept_pairs, split_pairs
+from synboot.pairs.random import random_pairs, random_split, read_split, write_split
 
 
 @given(st.integers(2, 30), st.data(), st.integers(0, 9))
@@ -41,7 +43,31 @@ def test_more_pairs_than_there_are_is_refused() -> None:
         random_pairs(4, 7, 0)
 
 
-def test_the_file_has_every_pair_in_both_orders_and_reads_as_kept(tmp_path: Path) -> None:
+@given(st.integers(6, 40), st.integers(0, 9), st.sampled_from([0.05, 0.2, 0.5]))
+def test_random_pairs_are_as_many_on_each_side_of_the_same_documents(
+    count: int, seed: int, fraction: float
+) -> None:
+    clusters = [(a, b) for a in range(count) for b in range(a + 1, count) if a // 3 == b // 3]
+    split = split_pairs(clusters, validation_fraction=fraction, seed=seed)
+    drawn = random_split(count, split, seed)
+    assert len(drawn.training) == len(split.training)
+    assert len(drawn.validation) == len(split.validation)
+    assert drawn.num_crossing == 0
+    for pairs, inside in ((drawn.training, False), (drawn.validation, True)):
+        assert len(set(pairs)) == len(pairs)
+        assert {(b, a) for a, b in pairs} == set(pairs)
+        for a, b in pairs:
+            assert a != b
+            assert (a in split.held_out) is (b in split.held_out) is inside
+    assert random_split(count, split, seed) == drawn
+
+
+def test_the_split_goes_through_the_file_and_reads_as_kept(tmp_path: Path) -> None:
     path = tmp_path / "pairs.parquet"
-    write_random_pairs(path, [("a", "b"), ("b", "c")])
-    assert read_kept_pairs(path) == [("a", "b"), ("b", "a"), ("b", "c"), ("c", "b")]
+    split = PairSplit([(0, 1), (1, 0)], [(2, 3), (3, 2)], 0, frozenset({2, 3}))
+    ids = ["a", "b", "c", "d"]
+    write_split(path, split, ids)
+    assert read_kept_pairs(path) == [("a", "b"), ("b", "a"), ("c", "d"), ("d", "c")]
+    assert read_split(path, {name: i for i, name in enumerate(ids)}) == split
+    pq.write_table(pa.table({"d1": ["a"], "d2": ["b"], "verdict": ["keep"]}), path)
+    assert read_split(path, {}) is None

@@ -16,6 +16,7 @@ neighbours, tuning and synthesis took, in FLOPs, as training tokens of its own.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from synboot.experiment.recipe import BudgetConfig, ExperimentConfig
@@ -37,6 +38,11 @@ def arm_names(experiment: ExperimentConfig) -> list[str]:
 def arm_of_multiple(multiple: float) -> str:
     """The arm that repeats `multiple` times the unique budget."""
     return f"repetition_{multiple:g}x"
+
+
+def is_multiple(arm: str) -> bool:
+    """Whether `arm_of_multiple` names an arm so."""
+    return re.fullmatch(r"repetition_[\d.e+]+x", arm) is not None
 
 
 def arm_sources(

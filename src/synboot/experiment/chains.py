@@ -47,9 +47,11 @@ class ChainPlanner:
         if arm == "random_pairs":
             inputs = {name: self.corpus[name] for name in ("corpus", "tokenizer")}
             inputs["pairs"] = chain["pairs"]
-            # The pairs that are kept are drawn once, as the pairs of SBP are found once.
+            # They are drawn once, as the pairs of SBP are found once, for the split of SBP's first
+            # tuning: its held-out documents are kept from this one's too.
+            config = {"validation_fraction": self.recipe.tune.validation_fraction}
             chain["pairs"] = self.add(
-                RandomPairsStage({}, inputs, seed=self.recipe.seed, label="pairs random_pairs")
+                RandomPairsStage(config, inputs, seed=self.recipe.seed, label="pairs random_pairs")
             )
         chain["base"] = self.add(base)
         chain["tune"] = self._tune(chain, seed, label)

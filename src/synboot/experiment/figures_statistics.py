@@ -111,7 +111,8 @@ def efficiency_figure(result: Mapping[str, Any], width: int = WIDE) -> str | Non
             if bounds is not None:
                 low, high = bounds["low"] or first, bounds["high"] or last
                 axes.plot([low, high], [loss, loss], color=role, linewidth=5, alpha=0.45)
-            axes.plot([value], [loss], "o" if one["value"] else ">", color=role, markersize=8)
+            marker = {"above": ">", "below": "<"}.get(one["beyond"], "o")
+            axes.plot([value], [loss], marker, color=role, markersize=8)
             levels.append((loss, arm, role))
         span = max(run[metric] for run in runs) - min(run[metric] for run in runs)
         gap = 17 / (0.72 * height) * (span or 1)

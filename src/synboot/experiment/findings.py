@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from synboot.experiment.arms import REFERENCE, SAME_COST
+from synboot.experiment.arms import REFERENCE, SAME_COST, is_multiple
 from synboot.experiment.phrases import verdict_of
 from synboot.experiment.statistics.efficiency import Multiples, data_efficiency
 from synboot.experiment.statistics.losses import LEVEL, Bounds, Losses, Refused
@@ -31,9 +31,10 @@ _COVERS = {
     "both": "other documents and other training seeds; the synthetic text is what it is",
 }
 _COVERS_TEXT = {
-    "seeds": "other seeds of everything: base model, tuning, synthetic text, training; the "
+    "seeds": "other seeds of base model, tuning, synthetic text and training; the pairs and the "
     "documents scored are what they are",
-    "both": "other documents, and other seeds of everything from base model to training",
+    "both": "other documents, and other seeds of base model, tuning, synthetic text and training; "
+    "the pairs are what they are",
 }
 
 
@@ -65,7 +66,7 @@ def findings(
     }
     losses, multiples = of_metric["bits_per_byte"], multiples or {}
     real = {REFERENCE, _ORACLE, *multiples}
-    measured = [arm for arm in losses.arms if arm not in real]
+    measured = [arm for arm in losses.arms if arm not in real and not is_multiple(arm)]
     share = {REFERENCE, _METHOD, _ORACLE} <= set(losses.arms)
     rivals = [arm for arm in measured if arm != _METHOD and _METHOD in losses.arms]
     return {

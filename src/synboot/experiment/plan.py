@@ -132,8 +132,7 @@ def make_plan(
         for run, pretrain in plan.pretrain.items():
             own = tasks_stage(recipe, run, items, pretrain, plan.corpus, numerics)
             plan.tasks[run] = plan.add(own)
-        text = plan.bootstrap.get("synthesize")
-        looked = contamination_stage(recipe, items, plan.corpus, text, numerics)
+        looked = contamination_stage(recipe, items, plan.corpus, plan.chains, numerics)
         plan.contamination = plan.add(looked)
     return plan
 

@@ -243,7 +243,9 @@ def _ledger(plan: Plan, artifacts: Artifacts) -> list[dict[str, Any]]:
         if arm not in arms:
             arms.append(arm)
         for name, source in stage.inputs.items():
-            if not name.startswith(COST_OF):  # that is paid by another arm
+            # What another arm pays for: its cost, or the pairs of which only their number and the
+            # documents held out are taken.
+            if not name.startswith(COST_OF) and (stage.name, name) != ("random_pairs", "pairs"):
                 need(source, arm)
 
     for (arm, _), stage in [*plan.evaluate.items(), *plan.tasks.items()]:

@@ -8,7 +8,7 @@ from typing import Any
 from synboot.data.files import DataFile, bytes_digest, list_files
 from synboot.experiment.numerics import Numerics
 from synboot.experiment.recipe import Recipe
-from synboot.experiment.stages.contamination import ContaminationStage
+from synboot.experiment.stages.contamination import SYNTHETIC, ContaminationStage
 from synboot.experiment.stages.items import ITEM_SOURCES, ItemsStage
 from synboot.experiment.stages.tasks import TasksStage
 from synboot.experiment.task_recipe import TaskConfig
@@ -46,18 +46,30 @@ def contamination_stage(
     recipe: Recipe,
     items: Stage,
     corpus: Mapping[str, Stage],
-    synthesize: Stage | None,
+    chains: Mapping[tuple[str, int], Mapping[str, Stage]],
     numerics: Numerics,
 ) -> ContaminationStage:
-    """Looks for items in all that a run's arms train on."""
+    """Looks for items in all that a run's arms train on: the unique budget, the most of real text
+    that an arm has, and each synthetic text of `chains` (by arm and training seed)."""
     config: dict[str, Any] = {"sources": ["unique"]}
     inputs = {"items": items, **corpus}
-    if "oracle" in recipe.experiment.arms:
+    experiment = recipe.experiment
+    multiples: list[float | str] = [*experiment.repetition_multiples]
+    if "oracle" in experiment.arms:
+        multiples.append(recipe.budget.oracle_multiple)
+    if multiples:
         config["sources"].append("oracle")
-        config["oracle_multiple"] = recipe.budget.oracle_multiple
-    if synthesize is not None:
-        config["sources"].append("synthetic")
-        inputs["synthesize"] = synthesize
+        config["oracle_multiple"] = "max" if "max" in multiples else max(map(float, multiples))
+    known: set[str] = set()
+    for (arm, seed), chain in chains.items():
+        text = chain["synthesize"]
+        if text.id in known:
+            continue
+        known.add(text.id)
+        name = "" if arm == "sbp" else f" {arm}"
+        name += "" if seed == experiment.seeds[0] else f", seed {seed}"
+        config["sources"].append(f"{SYNTHETIC}{name}")
+        inputs[f"synthesize{name}"] = text
     return ContaminationStage(config, inputs, seed=recipe.seed, numerics=numerics.parts)
 
 

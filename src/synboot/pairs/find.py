@@ -189,12 +189,14 @@ def pair_statistics(pairs: JudgedPairs, num_documents: int) -> dict[str, Any]:
 class PairSplit:
     """Ordered pairs (both orders) for tuning and for its validation; they share no document.
 
-    `num_crossing` unordered pairs join the two sides and serve neither.
+    `num_crossing` unordered pairs join the two sides and serve neither. `held_out`: the documents
+    that are kept from tuning, those without a pair among themselves too.
     """
 
     training: list[tuple[int, int]]
     validation: list[tuple[int, int]]
     num_crossing: int
+    held_out: frozenset[int]
 
 
 def split_pairs(
@@ -232,4 +234,4 @@ def split_pairs(
                for p in ((a, b), (b, a))]
         for side in (0, 2)
     }  # fmt: skip
-    return PairSplit(both_orders[0], both_orders[2], sides.count(1))
+    return PairSplit(both_orders[0], both_orders[2], sides.count(1), frozenset(held_out))

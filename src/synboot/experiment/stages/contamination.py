@@ -20,13 +20,17 @@ from synboot.experiment.stages.items import read_task_items
 from synboot.experiment.stages.process import ranges, set_threads
 from synboot.pipeline.stage import Artifact, Context, Counts, Stage
 
+SYNTHETIC = "synthetic"
+"""How names of a run's synthetic texts begin."""
+
 
 class ContaminationStage(Stage):
     """Looks for the items of tasks in training text; nothing is removed by what it finds.
 
-    Config: `sources`, which of unique, oracle and synthetic of a run are looked through, with
-    `oracle_multiple` where oracle is among them; or names of a user's texts, whose documents are
-    the inputs `text NAME`.
+    Config: `sources`, which texts of a run are looked through: unique; oracle, which is
+    `oracle_multiple` times as much real text; synthetic, and synthetic of other arms and seeds,
+    whose inputs are `synthesize` with the same rest of the name. Or names of a user's texts, whose
+    documents are the inputs `text NAME`.
     """
 
     name = "contamination"
@@ -73,10 +77,8 @@ class ContaminationStage(Stage):
         if "oracle" in sources:
             last = oracle_documents(inputs["tokens"], self.config["oracle_multiple"])
             texts.append(("oracle", unique, max(unique, last)))
-        if "synthetic" in sources:
-            file = pq.ParquetFile(inputs["synthesize"].file("synthetic.parquet"))
-            texts.append(("synthetic", 0, file.metadata.num_rows))
-        return texts
+        synthetic = [name for name in sources if name.startswith(SYNTHETIC)]
+        return texts + [(n, 0, _synthetic(context, n).metadata.num_rows) for n in synthetic]
 
     def run_part(self, context: Context, index: int, directory: Path) -> Counts:
         """Which windows stand in a range of texts."""
@@ -86,14 +88,13 @@ class ContaminationStage(Stage):
         return {"source": text, "documents": stop - start, "found": int(found.sum())}
 
     def _read(self, context: Context, text: str, start: int, stop: int) -> Iterator[str]:
-        if "corpus" not in context.inputs or text != "synthetic":
+        if "corpus" not in context.inputs or not text.startswith(SYNTHETIC):
             given = "corpus" not in context.inputs
             documents = _given(context, text) if given else training_documents(context.inputs)
             yield from documents.texts(start, stop)
             return
-        file = pq.ParquetFile(context.inputs["synthesize"].file("synthetic.parquet"))
         place = 0
-        for batch in file.iter_batches(columns=["text"]):
+        for batch in _synthetic(context, text).iter_batches(columns=["text"]):
             first, last = max(start - place, 0), max(stop - place, 0)
             yield from batch["text"][first:last].to_pylist()
             place += batch.num_rows
@@ -130,6 +131,12 @@ class ContaminationStage(Stage):
             for task in dict.fromkeys(task_of.tolist())
         }
         return {"tasks": counts, "flops": 0}
+
+
+def _synthetic(context: Context, name: str) -> pq.ParquetFile:
+    """A synthetic text of a run."""
+    made = context.inputs[name.replace(SYNTHETIC, "synthesize", 1)]
+    return pq.ParquetFile(made.file("synthetic.parquet"))
 
 
 def _given(context: Context, name: str) -> Documents:

@@ -25,6 +25,7 @@ from synboot.pairs.find import (
     judge_pairs,
     pair_statistics,
     read_kept_pairs,
+    split_pairs,
     write_pairs,
 )
 from synboot.pairs.neighbours.device import DeviceIndex
@@ -38,7 +39,7 @@ from synboot.pairs.neighbours.lists import (
     choose_probes,
     list_flops,
 )
-from synboot.pairs.random import random_pairs, write_random_pairs
+from synboot.pairs.random import random_split, write_split
 from synboot.pipeline.stage import PART_FACTS, Context, Counts, Stage
 
 _KEPT_SAMPLES = 20
@@ -299,19 +300,23 @@ class PairsStage(Stage):
 
 
 class RandomPairsStage(Stage):
-    """A control: as many pairs as were kept, each of two documents drawn at random."""
+    """A control: pairs at random in place of those that were kept, as many for tuning and as many
+    for its validation. Config: `validation_fraction`; the seed is of tuning."""
 
     name = "random_pairs"
-    version = 1
+    version = 2
 
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
-        """Write pairs.parquet."""
+        """Write pairs.parquet: d1, d2, verdict, validation."""
         documents = unique_documents(context.inputs)
         ids = documents.ids(0, len(documents))
+        number = {name: i for i, name in enumerate(ids)}
         kept = read_kept_pairs(context.inputs["pairs"].file("pairs.parquet"))
-        count = len({frozenset(pair) for pair in kept})
-        write_random_pairs(
-            context.directory / "pairs.parquet",
-            [(ids[a], ids[b]) for a, b in random_pairs(len(ids), count, self.seed)],
+        split = split_pairs(
+            ((number[a], number[b]) for a, b in kept),
+            validation_fraction=self.config["validation_fraction"],
+            seed=self.seed,
         )
-        return {"kept": count, "flops": 0}
+        drawn = random_split(len(ids), split, self.seed)
+        write_split(context.directory / "pairs.parquet", drawn, ids)
+        return {"kept": (len(drawn.training) + len(drawn.validation)) // 2, "flops": 0}

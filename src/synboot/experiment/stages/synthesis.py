@@ -149,6 +149,10 @@ class SynthesizeStage(Stage):
     def _prompted(self) -> bool:
         return bool(self.config.get("prompt") != "none")
 
+    @property
+    def _of_what(self) -> str:
+        return "of every seed document" if self._prompted else "for every document, of no prompt,"
+
     def _model_directory(self, context: Context) -> Path:
         if not self._prompted:
             return context.inputs["base"].file(self.config["checkpoint"])
@@ -220,7 +224,7 @@ class SynthesizeStage(Stage):
         prefix = self._gather(context, parts)
         if not prefix.full:
             raise GateFellShort(
-                f"synthesize: {self.max_draws_per_seed} draws of every seed document gave "
+                f"synthesize: {self.max_draws_per_seed} draws {self._of_what} gave "
                 f"{prefix.num_tokens} of the {prefix.need_tokens} synthetic tokens needed "
                 f"({_reasons(prefix)}); raise max_draws_per_seed to go on, ask for less (in a "
                 "recipe: budget.synthetic_share), or loosen the filters of synthesize"

@@ -19,6 +19,7 @@ from synboot.experiment.stages.process import set_threads
 from synboot.model.architecture import load_model, new_model, save_model, shape_of
 from synboot.model.flops import Cost, cost_of_shape, known_cost, training_flops
 from synboot.pairs.find import read_kept_pairs, split_pairs
+from synboot.pairs.random import read_split
 from synboot.pipeline.stage import Artifact, Context, Counts, Stage
 from synboot.synth.template import PairRows
 from synboot.train.checkpoint import TrainState, put_weights
@@ -200,8 +201,9 @@ class TuneStage(_TrainingStage):
         store = TokenStore(context.inputs["tokens"].file("train"))
         documents = unique_documents(context.inputs)
         number = {name: i for i, name in enumerate(documents.ids(0, len(documents)))}
-        kept = read_kept_pairs(context.inputs["pairs"].file("pairs.parquet"))
-        split = split_pairs(
+        file = context.inputs["pairs"].file("pairs.parquet")
+        kept = read_kept_pairs(file)
+        split = read_split(file, number) or split_pairs(
             ((number[a], number[b]) for a, b in kept),
             validation_fraction=self.config["validation_fraction"],
             seed=self.seed,
