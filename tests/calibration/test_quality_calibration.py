@@ -14,7 +14,7 @@ from calibration.quality import measure, summary
 
 @pytest.mark.slow
 def test_planted_faults_are_measured() -> None:
-    """500 documents are too few for the bound of relevance, which is left out here."""
+    """To the document, where there is a bound."""
     outcome = measure(500, most_seconds=1e9, workers=1)
     rows = {row["figure"]: row for row in outcome["rows"]}
     relevance, seconds = "below 95% of random pairs", "seconds"
