@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -323,6 +324,21 @@ def test_a_run_has_its_quality(finished_run: Path) -> None:
     assert f"duplicate@{both}" in page
     assert "distinct 2-grams" in page
     assert "compression ratio" in page
+
+
+def test_a_run_of_before_has_a_report_without_quality(finished_run: Path, tmp_path: Path) -> None:
+    """One that was finished when there was no such stage."""
+    runs = shutil.copytree(finished_run, tmp_path / "runs", symlinks=True)
+    stages = json.loads((runs / "small" / "stages.json").read_text())
+    quality = next(stage for stage in stages if stage["name"] == "quality")
+    shutil.rmtree(runs / quality["directory"])
+    stages.remove(quality)
+    (runs / "small" / "stages.json").write_text(json.dumps(stages))
+    result = dict(synboot.report(runs / "small", tmp_path / "page.html").counts)
+    whole = json.loads((finished_run / "small" / "result.json").read_text())
+    assert "quality" not in result
+    assert result["arms"] == whole["arms"]
+    assert "What the synthetic text is like" not in (tmp_path / "page.html").read_text()
 
 
 def test_a_stage_counts_what_an_exact_judge_says(files: Path) -> None:
