@@ -14,6 +14,7 @@ import json
 import os
 import re
 import resource
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -173,6 +174,7 @@ def measure(total: int, *, most_seconds: float, workers: int | None = None) -> d
         "synthetic_bytes": num_bytes,
         "processors": len(os.sched_getaffinity(0)),
         "cpu_seconds": cpu_seconds,
+        "peak_bytes": _peak_bytes(),
         "rows": rows,
         "quality": measured,
         "held": all(row["held"] for row in rows),
@@ -183,6 +185,12 @@ def _cpu_seconds() -> float:
     """Of this process and of the workers that have ended."""
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(own.ru_utime + own.ru_stime for own in usage)
+
+
+def _peak_bytes() -> int:
+    """Resident memory of the largest process, of this one and of the workers that have ended."""
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return max(own.ru_maxrss for own in usage) * (1 if sys.platform == "darwin" else 1024)
 
 
 def _rows(measured: Any, planted: dict[str, int], total: int) -> list[dict[str, Any]]:
@@ -226,7 +234,8 @@ def summary(outcome: dict[str, Any]) -> str:
     lines = [
         f"{outcome['documents']:,} synthetic documents ({outcome['synthetic_bytes'] / 1e6:.0f} MB) "
         f"beside as many real ones, {outcome['processors']} processors, "
-        f"{outcome['cpu_seconds']:.0f} seconds of them in all",
+        f"{outcome['cpu_seconds']:.0f} seconds of them in all, "
+        f"{outcome['peak_bytes'] / 1e9:.2f} GB in the largest process",
         f"{'figure':28}{'planted':>10}{'measured':>10}  bound",
     ]
     for row in outcome["rows"]:

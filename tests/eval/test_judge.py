@@ -116,6 +116,19 @@ def test_long_texts_are_cut_and_the_question_never_is(model: Path) -> None:
     assert short in text
 
 
+def test_answers_of_a_model_are_kept(model: Path, tmp_path: Path) -> None:
+    texts, seeds = ["one text", "word " * 2000, "third"], ["a seed", None, "a seed"]
+    found = ModelJudge(model, answers=tmp_path).judge(texts, seeds)
+    assert found == ModelJudge(model).judge(texts, seeds)
+    files = sorted(tmp_path.rglob("*.json"))
+    assert len(files) == 5
+    again = ModelJudge(model, answers=tmp_path)
+    again._ask = None  # type: ignore[assignment,method-assign]
+    assert again.judge(texts, seeds) == found
+    files[0].write_text("[]")
+    assert ModelJudge(model, answers=tmp_path).judge(texts, seeds) == found
+
+
 def test_its_description_names_prompts_and_model(model: Path) -> None:
     described = ModelJudge(model).describe()
     assert described["prompts"] == PROMPTS

@@ -495,6 +495,16 @@ def test_quality_stands_beside_the_papers_figures() -> None:
     )
 
 
+@pytest.mark.parametrize("name", HOSTILE)
+def test_the_name_of_a_judge_is_text(name: str) -> None:
+    quality = sample_quality()
+    quality["judge"]["model"] = name
+    found = render(ReportData(light_data().result | {"quality": quality}, [], {}, {}))
+    assert found.count("<script") == render(light_data()).count("<script")
+    assert "<img" not in found
+    assert "onmouseover='" not in found
+
+
 def test_bare_result_still_makes_a_page() -> None:
     result = sample_result()
     bare = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -228,10 +229,9 @@ def test_an_endpoint_that_is_down_is_incomplete_and_goes_on(files: Path, server:
 
     server.script = script
     judge = {"judge": "endpoint:reader", "judge_url": server.url, "relevance": False}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("synboot.eval.endpoint.time.sleep", lambda seconds: None)
-        with pytest.raises(Incomplete, match="the same command goes on"):
-            measure(files, **judge)
+    judge |= {"judge_attempts": 1}
+    with pytest.raises(Incomplete, match="the same command goes on"):
+        measure(files, **judge)
     assert not (files / "q.json").exists()
     before, down = len(server.requests), False
     found = measure(files, **judge)
@@ -248,6 +248,10 @@ def test_an_endpoint_that_is_down_is_incomplete_and_goes_on(files: Path, server:
     ({"judge": "endpoint:m", "judge_url": "http://h/v1", "judge_key_variable": "NO_SUCH_KEY"},
      "environment variable NO_SUCH_KEY"),
     ({"judge": "model:/nowhere"}, "no such directory"), ({"judge_url": "http://h/v1"}, "expected"),
+    ({"judge_requests": 5}, "beside judge_requests"),
+    ({"judge": "endpoint:m", "judge_url": "http://u:p@h/v1"}, "no user, password"),
+    ({"judge": "endpoint:m", "judge_url": "http://h/v1?key=p"}, "no user, password"),
+    ({"seed_field": "sed_id"}, "field sed_id: expected the name of a seed"),
     ({"encoder": "lm"}, "got 'lm'"), ({"max_repetition": 2.0}, "less than or equal to 1"),
 ])  # fmt: skip
 def test_what_cannot_be_used_is_said(files: Path, options: dict[str, Any], said: str) -> None:
@@ -286,6 +290,19 @@ def test_a_plan_takes_a_worlds_judge(
     assert judged.quality.config["judge_documents"] == recipe.quality.sample_documents
 
 
+def test_a_plan_of_a_finished_run_reads_no_judge(small_recipe: Path, tmp_path: Path) -> None:
+    """The model that judged is not there any more."""
+    from synboot.experiment.judges import FinishedJudge
+    from synboot.experiment.plan import make_plan
+    from synboot.experiment.recipe import load_recipe
+
+    recipe = load_recipe(small_recipe, ["quality.judge={name: 'model:/nowhere'}"])
+    with pytest.raises(BadInput, match="no such directory"):
+        make_plan(recipe, tmp_path)
+    plan = make_plan(recipe, tmp_path, "0" * 64, judge=FinishedJudge({"judge": "model"}))
+    assert plan.quality.config["judge"] == {"judge": "model"}
+
+
 def test_a_run_has_its_quality(finished_run: Path) -> None:
     """result.json, the report, and the verb on the run's own file say the same of its texts."""
     result = json.loads((finished_run / "small" / "result.json").read_text())
@@ -307,6 +324,21 @@ def test_a_run_has_its_quality(finished_run: Path) -> None:
     assert f"duplicate@{both}" in page
     assert "distinct 2-grams" in page
     assert "compression ratio" in page
+
+
+def test_a_run_of_before_has_a_report_without_quality(finished_run: Path, tmp_path: Path) -> None:
+    """One that was finished when there was no such stage."""
+    runs = shutil.copytree(finished_run, tmp_path / "runs", symlinks=True)
+    stages = json.loads((runs / "small" / "stages.json").read_text())
+    quality = next(stage for stage in stages if stage["name"] == "quality")
+    shutil.rmtree(runs / quality["directory"])
+    stages.remove(quality)
+    (runs / "small" / "stages.json").write_text(json.dumps(stages))
+    result = dict(synboot.report(runs / "small", tmp_path / "page.html").counts)
+    whole = json.loads((finished_run / "small" / "result.json").read_text())
+    assert "quality" not in result
+    assert result["arms"] == whole["arms"]
+    assert "What the synthetic text is like" not in (tmp_path / "page.html").read_text()
 
 
 def test_a_stage_counts_what_an_exact_judge_says(files: Path) -> None:

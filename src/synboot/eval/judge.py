@@ -7,6 +7,7 @@ and never guessed.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 
 from synboot.core.judgement import Judgement
+from synboot.core.storage import digest, read_json, write_json
 from synboot.data.tokenizer import TextTokenizer
 from synboot.model.architecture import context_of, load_model, model_digest, read_config
 
@@ -79,10 +81,14 @@ class ModelJudge:
     """A causal LM on this disk: yes, if it finds " yes" likelier than " no" after the prompt.
 
     Every question has an answer, so none is ever unparsed; what the answers are worth depends on
-    the model, and is to be measured where the truth is known.
+    the model, and is to be measured where the truth is known. Answers are kept below `answers`, if
+    that is given, and not asked for again.
     """
 
-    def __init__(self, directory: Path, *, device: str = "cpu") -> None:
+    def __init__(
+        self, directory: Path, *, answers: Path | None = None, device: str = "cpu"
+    ) -> None:
+        self._answers = answers
         self._directory = directory
         self._device = torch.device(device)
         self._content = model_digest(directory)
@@ -104,11 +110,26 @@ class ModelJudge:
         return [self._judge(text, seed) for text, seed in zip(texts, seeds, strict=True)]
 
     def _judge(self, text: str, seed: str | None) -> Answer:
-        non_factual, cut = self._ask("non_factual", text, "")
+        non_factual, cut = self._answer("non_factual", text, "")
         irrelevant, also_cut = (None, False)
         if seed is not None:
-            irrelevant, also_cut = self._ask("irrelevant", text, seed)
+            irrelevant, also_cut = self._answer("irrelevant", text, seed)
         return Answer(non_factual, irrelevant, ("cut",) if cut or also_cut else ())
+
+    def _answer(self, question: Question, text: str, seed: str) -> tuple[bool, bool]:
+        """As `_ask`, of an answer that was kept where there is one."""
+        if self._answers is None:
+            return self._ask(question, text, seed)
+        prompt = fill(question, text, seed).encode("utf-8", "replace").decode()
+        key = digest({"model": self._content, "context": self._context, "prompt": prompt})
+        file = self._answers / key[:2] / f"{key}.json"
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            kept = read_json(file)
+            if isinstance(kept["yes"], bool) and isinstance(kept["cut"], bool):
+                return kept["yes"], kept["cut"]
+        yes, cut = self._ask(question, text, seed)
+        write_json(file, {"question": question, "model": self._content, "yes": yes, "cut": cut})
+        return yes, cut
 
     @torch.inference_mode()
     def _ask(self, question: Question, text: str, seed: str) -> tuple[bool, bool]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from synboot.core.judgement import Judge
+from synboot.core.judgement import Judge, Judgement
 from synboot.eval.endpoint import Endpoint, EndpointJudge
 from synboot.eval.judge import ModelJudge
 from synboot.eval.quality.settings import ENDPOINT, LOCAL, JudgeConfig
@@ -14,9 +16,25 @@ from synboot.worlds.facts.judge import FactsJudge
 from synboot.worlds.facts.world import FactsWorld
 
 
+class FinishedJudge:
+    """What judged a run that is finished, by its description alone: it judges nothing more, and the
+    model that did may be elsewhere by now."""
+
+    def __init__(self, description: Mapping[str, Any]) -> None:
+        self._description = description
+
+    def describe(self) -> Mapping[str, Any]:
+        """As the judge described itself."""
+        return self._description
+
+    def judge(self, texts: Sequence[str], seeds: Sequence[str | None]) -> list[Judgement]:
+        """Raises RuntimeError."""
+        raise RuntimeError(f"{len(texts)} texts and {len(seeds)} seeds for a judge that is done")
+
+
 def judge_of(recipe: Recipe, answers: Path) -> Judge | None:
-    """The judge of a run: the one that it names, else its world's, else none. What an endpoint
-    answers is kept below `answers`."""
+    """The judge of a run: the one that it names, else its world's, else none. What a judge that
+    reads answers is kept below `answers`."""
     if recipe.quality.judge is not None:
         return open_judge(recipe.quality.judge, answers, device=recipe.runtime.device)
     return world_judge(recipe)
@@ -33,6 +51,6 @@ def open_judge(config: JudgeConfig, answers: Path, *, device: DeviceName = "auto
     """The judge that is named. Raises BadInput if a local model cannot be used."""
     if config.name.startswith(LOCAL):
         directory = Path(config.name.removeprefix(LOCAL))
-        return ModelJudge(directory, device=resolve_device(device).type)
+        return ModelJudge(directory, answers=answers, device=resolve_device(device).type)
     settings = config.model_dump(exclude={"name"})
     return EndpointJudge(Endpoint(model=config.name.removeprefix(ENDPOINT), **settings), answers)

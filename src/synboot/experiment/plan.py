@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from synboot.core.errors import BadInput
+from synboot.core.judgement import Judge
 from synboot.data.files import Paths, corpus_bytes_digest, spool_stream
 from synboot.experiment.arms import (
     PAID_STAGES,
@@ -102,9 +103,11 @@ def make_plan(
     runs: Path,
     content: str | None = None,
     task_content: Mapping[str, str] | None = None,
+    judge: Judge | None = None,
 ) -> Plan:
     """All stages of a recipe. Reads corpus and task files once, for the digests of their bytes,
-    unless those are known as `content` and `task_content`, and nothing will be run."""
+    unless those are known as `content` and `task_content`, and a judge's model, unless `judge`
+    says who judged, and nothing will be run."""
     plan = Plan(recipe)
     numerics = numerics_of(recipe.runtime)
     paths = corpus_file(recipe, runs) if content is None else ()
@@ -121,7 +124,8 @@ def make_plan(
     seeds = recipe.experiment.seeds
     _plan_chains(plan, numerics)
     if plan.bootstrap:
-        plan.quality = plan_quality(plan, numerics.parts, runs / "answers")
+        # Of sbp with the first seed: other text is for the verb quality.
+        plan.quality = plan_quality(plan, numerics.parts, runs / "answers", judge)
     for arm in arm_names(recipe.experiment):
         for seed in seeds:
             run = (arm, seed)

@@ -29,10 +29,12 @@ class _Plan(Protocol):
         """Put a stage at the end unless an equal one is there."""
 
 
-def plan_quality(plan: _Plan, numerics: Mapping[str, Any], answers: Path) -> Stage:
+def plan_quality(
+    plan: _Plan, numerics: Mapping[str, Any], answers: Path, finished: Judge | None = None
+) -> Stage:
     """Add the stage to a plan whose synthetic text is planned. Relevance is measured with the
     run's own encoder where that is lsa, else with an lsa of the same text: not with the model that
-    chose the pairs."""
+    chose the pairs. `finished`: who judged, where nothing will be run."""
     recipe = plan.recipe
     inputs = {**plan.corpus, **{name: plan.bootstrap[name] for name in ("pairs", "synthesize")}}
     if recipe.quality.relevance:
@@ -49,7 +51,7 @@ def plan_quality(plan: _Plan, numerics: Mapping[str, Any], answers: Path) -> Sta
                 )
             )
         inputs["embed"] = embed
-    judge = judge_of(recipe, answers)
+    judge = finished or judge_of(recipe, answers)
     return plan.add(
         QualityStage(
             quality_identity(recipe.quality, judge),

@@ -57,6 +57,8 @@ def quality(
     judge_requests: Annotated[int | None, typer.Option(help="Budget: requests.")] = None,
     judge_tokens: Annotated[int | None, typer.Option(help="Budget: tokens, as reported.")] = None,
     judge_answer_tokens: Annotated[int, typer.Option(help="Of one answer, at most.")] = 16,
+    judge_characters: Annotated[int, typer.Option(help="Of a text that is shown, at most.")] = 8000,
+    judge_attempts: Annotated[int, typer.Option(help="Of one question, at most.")] = 6,
     judge_concurrency: Annotated[int, typer.Option(help="Requests at a time.")] = 8,
     judge_timeout: Annotated[float, typer.Option(help="Seconds for one request.")] = 60.0,
     judge_answers: Annotated[

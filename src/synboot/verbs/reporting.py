@@ -10,8 +10,10 @@ import pyarrow as pa
 
 from synboot.core.config import validate
 from synboot.core.errors import BadInput
+from synboot.core.judgement import Judge
 from synboot.core.storage import digest, read_json
 from synboot.experiment.arm_scores import compare_scores
+from synboot.experiment.judges import FinishedJudge
 from synboot.experiment.plan import make_plan
 from synboot.experiment.recipe import Recipe
 from synboot.experiment.report import ReportData, is_report, render, write_report
@@ -92,7 +94,8 @@ def _of_run(directory: Path) -> ReportData:
         ) from None
     recipe = validate(Recipe, values, str(directory / "recipe.json"))
     store = RunPaths(directory.parent, recipe.name).store
-    plan = make_plan(recipe, directory.parent, _content(directory), _task_content(directory))
+    content, tasks = _content(directory), _task_content(directory)
+    plan = make_plan(recipe, directory.parent, content, tasks, _judge(directory))
     artifacts = {}
     for stage in plan.stages:
         artifact = Artifact.open(stage.directory(store))
@@ -131,6 +134,17 @@ def _task_content(directory: Path) -> dict[str, str]:
         return {name: str(own["content"]) for name, own in tasks.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{directory}: the run has not read its tasks yet ({error!r})") from None
+
+
+def _judge(directory: Path) -> Judge | None:
+    """Who judged the synthetic text of a run, if anyone did."""
+    try:
+        stages = read_json(directory / "stages.json")
+        quality = next(stage for stage in stages if stage["name"] == "quality")
+        config = read_json(directory.parent / quality["directory"] / MANIFEST)["config"]
+        return FinishedJudge(config["judge"])
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        return None
 
 
 def _of_scores(source: Mapping[str, Files], *, seed: int, num_resamples: int) -> ReportData:

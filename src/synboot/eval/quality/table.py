@@ -103,7 +103,7 @@ def further_rows(quality: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
             for n in ("1", "2", "3", "4")
         ],
         ("compression ratio", *_plain(sides, "compression", "ratio", "mean")),
-        ("repeated 4-word windows", *(_share(side.get("repeated_share")) for side in sides)),
+        ("repeated 4-word windows", *_shares(sides)),
         ("words", *_of(sides, "lengths", "words")),
         ("bytes", *_of(sides, "lengths", "bytes")),
         ("similarity to the seed", *_of(sides, "relevance", "similarity")),
@@ -119,14 +119,16 @@ def _of(sides: tuple[Mapping[str, Any], ...], group: str, name: str) -> tuple[An
 
 def _plain(
     sides: tuple[Mapping[str, Any], ...], group: str, name: str, kind: str
-) -> tuple[Any, ...]:
+) -> tuple[Any, Any]:
     """Values that have no interval, as figures."""
-    return tuple({kind: value} for value in _of(sides, group, name))
+    synthetic, real = _of(sides, group, name)
+    return {kind: synthetic}, {kind: real}
 
 
-def _share(figure: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """A mean of shares, to be shown in percent."""
-    return None if figure is None else {"rate": figure.get("mean"), **figure}
+def _shares(sides: tuple[Mapping[str, Any], ...]) -> tuple[Any, Any]:
+    """Means of shares, to be shown in percent."""
+    synthetic, real = (side.get("repeated_share") or {} for side in sides)
+    return {"rate": synthetic.get("mean"), **synthetic}, {"rate": real.get("mean"), **real}
 
 
 def _line(label: str, synthetic: Any, real: Any) -> str:
