@@ -187,7 +187,10 @@ def test_result_page_and_terminal(task_run: Path) -> None:
     assert list(result["tasks"]) == ["pairs", "questions", "words"]
     words = result["tasks"]["words"]["arms"]
     assert set(words) == {"repetition", "sbp", "oracle"}
-    assert words["sbp"]["perplexity"] > 1
+    cost = words["sbp"]["perplexity"]
+    assert cost["value"] > 1
+    ratio = cost["value"] / words["repetition"]["perplexity"]["value"]
+    assert cost["of_repetition"]["ratio"] == pytest.approx(ratio)
     assert set(words["sbp"]["gain"]) == {"raw"}
     assert result["tasks"]["questions"]["items"] == 12
     assert result["tasks"]["questions"]["chance"] == pytest.approx(1 / 3)
