@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -118,9 +119,7 @@ def compare_arms(
     }  # fmt: skip
     resampling = {"seed": seed, "num_resamples": num_resamples}
     right = {
-        name: _losses(
-            scores, lambda own, name=name: own.correct[name], "nats_per_token", resampling
-        )
+        name: _losses(scores, partial(_correct, name), "nats_per_token", resampling)
         for name in everyone[0].correct
     }
     bits = _losses(scores, lambda own: own.gold_nats, "bits_per_byte", resampling)
@@ -175,6 +174,10 @@ def bootstrap_mean(
     return float(means[cut]), float(means[-1 - cut])
 
 
+def _correct(name: str, scores: TaskScores) -> npt.NDArray[np.bool_]:
+    return scores.correct[name]
+
+
 def _losses(
     scores: Mapping[str, Mapping[int, TaskScores]],
     values: Callable[[TaskScores], npt.NDArray[Any]],
@@ -197,12 +200,12 @@ def _losses(
 
 
 def _figure(name: str, losses: Losses, weights: Weights) -> dict[str, Any]:
-    over_items = losses.interval(weights, "documents")
-    known = isinstance(over_items, Interval)
+    found = losses.interval(weights, "documents")
+    low, high = (found.low, found.high) if isinstance(found, Interval) else (None, None)
     return {
         name: losses.value(weights),
-        "low": over_items.low if known else None,
-        "high": over_items.high if known else None,
+        "low": low,
+        "high": high,
         **_over_seeds(losses, weights),
     }
 
