@@ -16,6 +16,12 @@ p(d2|d1) posteriors average to the truth, while the most likely c favours freque
 [concept of the seed, concept of the synthetic document] is held against that of exact draws from
 p(d2|d1) of the same seeds (joint), and its columns against the seeds' own concepts (marginal), in
 total variation; `floor` is what as many exact draws come to.
+
+`marginal` cannot tell a synthesizer that ignores its seed document from one that reads it; `joint`
+can, and the control must be far away by it (`of_random`). A posterior that is not certain blurs
+what it reads, so that distances come out smaller than those of the concepts themselves: `blur` has
+both, for exact draws from p(d2|d1) beside documents of concepts drawn without regard to d1. To
+capture more than all there is would be a leak: `captured` is at most 1 but for 3 standard errors.
 """
 
 from __future__ import annotations
@@ -52,6 +58,8 @@ _SCORED_ROWS = 256  # in one forward pass
 _SLOTS = 256
 _EXACT_DRAWS = 10
 _RESAMPLES = 200
+_LEAK = 3  # standard errors
+_FAR = 8  # bounds on the joint total variation
 
 
 FULL = Size(
@@ -115,11 +123,14 @@ def measure(size: Size, seed: int, workers: int = 1) -> dict[str, Any]:
         lap("score")
         concepts = concepts_of(world, models, size, seed)
         lap("synthesize")
+    gained = likelihood["captured"]
     held = {
-        "captured": likelihood["captured"]["value"] >= size.min_captured,
+        "captured": gained["value"] >= size.min_captured,
+        "no_leak": gained["value"] <= 1 + _LEAK * gained["standard_error"],
         "captured_of_random": abs(likelihood["captured_of_random"]["value"]) <= size.max_of_random,
         "marginal": concepts["marginal"]["value"] <= size.max_variation,
         "joint": concepts["joint"]["value"] <= size.max_variation,
+        "joint_of_random": concepts["joint"]["of_random"] >= _FAR * size.max_variation,
     }
     return {
         "seed": seed,
@@ -215,10 +226,8 @@ def concepts_of(
     """The concepts of synthetic documents beside those of their seeds and of exact draws."""
     seeds = world.sample(size.num_seeds, seed, "seeds")
     own = np.eye(len(world.concepts))[seeds.concepts]  # [seeds, concepts]
-    exact = [
-        np.exp(world.log_concepts(world.sample_given(seeds.documents, seed, "exact", i).documents))
-        for i in range(_EXACT_DRAWS)
-    ]
+    draws = [world.sample_given(seeds.documents, seed, "exact", i) for i in range(_EXACT_DRAWS)]
+    exact = [np.exp(world.log_concepts(drawn.documents)) for drawn in draws]
     expected = np.mean(exact, axis=0)
     tables = np.stack([table_of(own, found) for found in exact])
     others = (tables.sum(0) - tables) / (_EXACT_DRAWS - 1)
@@ -230,8 +239,20 @@ def concepts_of(
     resampled = [table_of(own[rows], synthetic[rows]) for rows in resamples]
     expected_there = [table_of(own[rows], expected[rows]) for rows in resamples]
     right, right_of_exact = (own * synthetic).sum(1), (own * expected).sum(1)
+    apart = world.sample(len(own), seed, "without regard to d1")
+    labels = np.eye(len(world.concepts))
     return {
         "seeds": size.num_seeds,
+        "blur": {
+            "of_concepts": variation(
+                table_of(own, np.mean([labels[drawn.concepts] for drawn in draws], axis=0)),
+                table_of(own, labels[apart.concepts]),
+            ),
+            "of_posteriors": variation(
+                table_of(own, expected),
+                table_of(own, np.exp(world.log_concepts(apart.documents))),
+            ),
+        },
         "marginal": {
             "value": between_sides(table),
             "standard_error": spread(list(map(between_sides, resampled))),
@@ -318,7 +339,8 @@ def summary(outcome: Mapping[str, Any]) -> str:
         f"  d1 holds {_shown(likelihood['information'], 3)} nats about d2, and leaves "
         f"{_shown(likelihood['left_open_by_d1'], 3)} of its concept open",
         f"captured {_shown(likelihood['captured'], 4)}; expected {least} or more: "
-        f"{_said(kept['captured'])}",
+        f"{_said(kept['captured'])}; at most 1 and {_LEAK} standard errors: "
+        f"{_said(kept['no_leak'])}",
         f"  nats by token of d2: {by_token}",
         f"captured after random pairs {_shown(likelihood['captured_of_random'], 4)}; expected at "
         f"most {most} on either side of 0: {_said(kept['captured_of_random'])}",
@@ -327,10 +349,13 @@ def summary(outcome: Mapping[str, Any]) -> str:
         f"Synthetic documents: one from each of {concepts['seeds']:,} fresh seed documents; total "
         f"variation of concepts (exact posterior of the text), expected at most {variation_bound}:",
         f"  to the seeds' concepts {_shown(marginal, 4)}, exact draws {marginal['floor']:.4f}: "
-        f"{_said(kept['marginal'])}",
+        f"{_said(kept['marginal'])} (as one who ignores d1 would)",
         f"  together with the seed's, to exact draws {_shown(joint, 4)}, of exact draws "
-        f"{joint['floor']:.4f}, after random pairs {joint['of_random']:.4f}: "
-        f"{_said(kept['joint'])}",
+        f"{joint['floor']:.4f}: {_said(kept['joint'])}; after random pairs "
+        f"{joint['of_random']:.4f}, expected at least {_FAR * variation_bound}: "
+        f"{_said(kept['joint_of_random'])}",
+        f"  posteriors blur: exact draws from draws without regard to d1, "
+        f"{concepts['blur']['of_posteriors']:.4f} for {concepts['blur']['of_concepts']:.4f}",
         f"  mass on the seed's concept {_shown(shares['synthetic'], 4)}, exact draws "
         f"{_shown(shares['exact'], 4)}, difference {_shown(shares['difference'], 4)}, after "
         f"random pairs {_shown(shares['random'], 4)}",

@@ -14,10 +14,10 @@ import pytest
 import torch
 import yaml
 
-from synboot.core.errors import SynbootError
+from synboot.core.errors import BadInput, SynbootError
 from synboot.data.tokenizer import TextTokenizer, train_tokenizer
-from synboot.eval.choices import encode_requests, score_requests
-from synboot.eval.harness import harness_answers, harness_version, write_task
+from synboot.eval.choices import encode_requests, joined, score_requests
+from synboot.eval.harness import harness_answers, harness_version, require_readable, write_task
 from synboot.eval.tasks import Item
 from synboot.model.architecture import load_model, save_model
 
@@ -47,6 +47,27 @@ def items_of(kind: str) -> list[Item]:
              tuple(cut(TEXTS[n - k], 3, 4 + k) for k in range(3)), n % 3, t)
         for n, t in enumerate(TEXTS)
     ]  # fmt: skip
+
+
+def test_what_the_harness_cannot_read_is_refused() -> None:
+    tokenizer = train_tokenizer(["aaaa bb " * 40], vocab_size=300)
+    fine = Item("fine", None, "bb", " ", ("aaaa", "bb"), 0, "")
+    together = Item("together", None, "aa", "", ("aa", " bb"), 0, "")
+    long = Item("long", None, "bb", " ", ("aaaa", "bb" * 50), 0, "")
+
+    def read(*items: Item) -> None:
+        requests = encode_requests(tokenizer, [pair for item in items for pair in item.pairs])
+        require_readable(tokenizer, items, requests, CONTEXT)
+
+    read(fine)
+    assert joined(tokenizer, [*fine.pairs, *together.pairs, ("", "a")]) == [
+        False, False, True, False, False]  # fmt: skip
+    with pytest.raises(BadInput, match=r"item together: its context and a choice meet"):
+        read(fine, together)
+    with pytest.raises(
+        BadInput, match=r"item long: a choice has \d+ tokens, the model's context 48"
+    ):
+        read(fine, long)
 
 
 def test_the_hint_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

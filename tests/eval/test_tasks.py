@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from synboot.core.errors import BadInput
 from synboot.data.files import list_files
-from synboot.eval.tasks import Form, Item, read_items, subset
+from synboot.eval.tasks import Form, Item, items_of, read_items, subset
 
 CHOICES = {"id": "q1", "query": "What is wet?", "choices": ["fire", "water"], "gold": 1}
 PAIR = {"id": "p1", "good": "Cats sleep.", "bad": "Cats sleeps.", "UID": "agreement"}
@@ -178,3 +178,16 @@ def test_subsets_are_keyed_by_id_and_nested(num_items: int, limit: int, seed: in
     assert {item.id for item in chosen} <= {item.id for item in larger}
     shuffled = subset(items[::-1], limit, seed, "x")
     assert {item.id for item in shuffled} == {item.id for item in chosen}
+
+
+def test_the_text_of_an_item_has_all_that_its_prompt_shows() -> None:
+    record = {"id": "a", "support": "Rain is water.", "query": "What is rain?",
+              "choices": ["water", "wine"], "gold": 0}  # fmt: skip
+    for prompt, text in (
+        (None, "What is rain? water"),
+        ("{support}\nQuestion: {query}\nAnswer:", "Rain is water. What is rain? water"),
+        ("{support} {support}", "Rain is water. What is rain? water"),
+        ("{query} ({support})", "What is rain? Rain is water. water"),
+    ):
+        (item,) = items_of([("x", "x", lambda: record)], Form(prompt=prompt))
+        assert item.text == text

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -136,7 +137,35 @@ def test_arms_over_seeds(answers: list[tuple[bool, ...]], seed: int) -> None:
         pytest.approx(columns[2].mean()),
         pytest.approx(columns[3].mean()),
     ]
+    assert "seeds" in gain
+    assert "seeds" in arms["sbp"]["accuracy"]["raw"]
     json.dumps(found, allow_nan=False)
+
+
+def test_what_right_answers_cost_by_hand() -> None:
+    """Two seeds whose gains in bits per byte are 0.25 and 0.5: Student's t with one degree."""
+
+    def costing(nats: float) -> TaskScores:
+        own = scores(np.ones(8), choices=1)
+        return replace(own, gold_nats=np.full(8, nats * math.log(2)))
+
+    arms = {"repetition": (4.0, 6.0), "sbp": (3.0, 4.0)}
+    of_arms = {arm: dict(enumerate(map(costing, nats))) for arm, nats in arms.items()}
+    found = compare_arms(of_arms, seed=0, num_resamples=200)["arms"]
+    bits = found["sbp"]["gold_bits_per_byte"]
+    assert bits["value"] == pytest.approx(3.5 / 4)
+    gain = bits["gain"]
+    assert gain["gain"] == pytest.approx(0.375)
+    assert (gain["low"], gain["high"]) == (pytest.approx(0.375), pytest.approx(0.375))
+    margin = 12.7062 * 0.125
+    assert gain["seeds"]["low"] == pytest.approx(0.375 - margin, rel=1e-4)
+    assert gain["seeds"]["high"] == pytest.approx(0.375 + margin, rel=1e-4)
+    times = found["sbp"]["perplexity"]["of_repetition"]
+    assert times["ratio"] == pytest.approx(2**-1.5)
+    assert times["seeds"]["low"] < times["low"] == pytest.approx(2**-1.5)
+    assert "gain" not in found["repetition"]["gold_bits_per_byte"]
+    accuracy = found["sbp"]["accuracy"]["raw"]
+    assert accuracy["seeds"] == {"low": 1.0, "high": 1.0}
 
 
 def test_items_must_be_the_same() -> None:

@@ -30,6 +30,7 @@ from synboot.experiment.stages.items import read_task_items
 from synboot.experiment.summary import comparison_table
 from synboot.model.architecture import load_model
 from synboot.pipeline.stage import Artifact, Context
+from synboot.verbs.answering import _named
 
 KILLER = Path(__file__).parents[1] / "faults" / "kill_at.py"
 WORDS = [f"word{n}" for n in range(13)]
@@ -186,7 +187,10 @@ def test_result_page_and_terminal(task_run: Path) -> None:
     assert list(result["tasks"]) == ["pairs", "questions", "words"]
     words = result["tasks"]["words"]["arms"]
     assert set(words) == {"repetition", "sbp", "oracle"}
-    assert words["sbp"]["perplexity"] > 1
+    cost = words["sbp"]["perplexity"]
+    assert cost["value"] > 1
+    ratio = cost["value"] / words["repetition"]["perplexity"]["value"]
+    assert cost["of_repetition"]["ratio"] == pytest.approx(ratio)
     assert set(words["sbp"]["gain"]) == {"raw"}
     assert result["tasks"]["questions"]["items"] == 12
     assert result["tasks"]["questions"]["chance"] == pytest.approx(1 / 3)
@@ -375,6 +379,9 @@ def test_the_verb_against_a_corpus(task_run: Path, tmp_path: Path) -> None:
         ({"corpus": "x.jsonl", "task": "y.jsonl"}, "expected either a corpus or task, got both"),
         ({"corpus": None}, r"expected a corpus, or task \(--task FILE\)"),
         ({"corpus": "x.jsonl", "limit": 3}, "limit: only with task"),
+        ({"corpus": "x.jsonl", "limit": 0}, "limit: only with task"),
+        ({"corpus": "x.jsonl", "delimiter": "", "against": []}, "^delimiter: only with task"),
+        ({"corpus": None, "task": "*.jsonl"}, "its name says nothing; say NAME=FILE"),
         ({"corpus": None, "task": ["a/x.jsonl", "b/x.gz"]}, "the name 'x' is taken; say NAME=FILE"),
         ({"corpus": None, "task": "nowhere.jsonl"}, "expected a data file"),
         ({"corpus": None, "task": "x.jsonl", "kind": "riddle"}, "field kind"),
@@ -389,3 +396,17 @@ def test_what_the_verb_refuses(
     with pytest.raises(BadInput, match=message):
         synboot.evaluate(model, output=tmp_path / "out.parquet", quiet=True, **given)
     assert not list(tmp_path.glob("out*"))
+
+
+def test_names_of_files_that_hold_equals_signs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("lang=en").mkdir()
+    Path("lang=de.jsonl").touch()
+    given = ["data/lang=en/a.jsonl", "https://h/b.jsonl?token=abc", "lang=en/c.jsonl",
+             "a/some/*.jsonl", "lang=de.jsonl", "mine=d/x=y.jsonl", "e.jsonl"]  # fmt: skip
+    assert list(_named("task", given).items()) == [
+        ("a", given[0]), ("b", given[1]), ("c", given[2]), ("some", given[3]),
+        ("lang=de", given[4]), ("mine", "d/x=y.jsonl"), ("e", given[6]),
+    ]  # fmt: skip

@@ -86,6 +86,17 @@ def encode_requests(tokenizer: TextTokenizer, pairs: Sequence[tuple[str, str]]) 
     return requests
 
 
+def joined(tokenizer: TextTokenizer, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+    """Whether a context with its continuation has no more tokens than it has alone: the two meet in
+    one token, so that there is no boundary between them. An empty context has one."""
+    moved = [_move_white_space(*pair) for pair in pairs]
+    ids = iter(tokenizer.encode([text for a, b in moved for text in (a, a + b)]))
+    lengths = [(len(alone), len(next(ids))) for alone in ids]
+    return [
+        whole <= alone and a != "" for (a, _), (alone, whole) in zip(moved, lengths, strict=True)
+    ]
+
+
 def _move_white_space(context: str, continuation: str) -> tuple[str, str]:
     kept = context.rstrip()
     return kept, context[len(kept) :] + continuation

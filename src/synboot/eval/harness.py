@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from synboot.core.errors import SynbootError
+from synboot.core.errors import BadInput, SynbootError
 from synboot.core.storage import atomic_file, write_json
+from synboot.data.tokenizer import TextTokenizer
+from synboot.eval.choices import Request, joined
 from synboot.eval.tasks import Item
 
 _PACKAGE = "lm-eval"
@@ -48,6 +50,23 @@ def harness_version() -> str:
         raise SynbootError(
             "lm-evaluation-harness is not installed; pip install 'synboot[eval]'"
         ) from None
+
+
+def require_readable(
+    tokenizer: TextTokenizer, items: Sequence[Item], requests: Sequence[Request], context: int
+) -> None:
+    """Raises BadInput for the first item that the harness cannot read: a choice of more tokens than
+    `context`, or one without a boundary to the item's context. `requests`: of all choices."""
+    owners = [item for item in items for _ in item.choices]
+    met = joined(tokenizer, [pair for item in items for pair in item.pairs])
+    for item, request, one in zip(owners, requests, met, strict=True):
+        if (length := len(request.continuation)) > context:
+            problem = f"a choice has {length:,} tokens, the model's context {context:,}"
+        elif one:
+            problem = "its context and a choice meet in one token"
+        else:
+            continue
+        raise BadInput(f"item {item.id}: {problem}; lm-evaluation-harness cannot read it")
 
 
 def write_task(name: str, items: Sequence[Item], folder: Path, cache: Path | None = None) -> Path:

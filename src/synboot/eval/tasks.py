@@ -45,7 +45,7 @@ class Item:
     """One question: the continuations `delimiter + choice` of `context`, of which `gold` is right.
 
     An item of `last_word` has one choice, the right one. `text` is the item with its right answer
-    as it stands in its file, without the prompt's words.
+    as it stands in its file: all fields that the prompt shows, without the prompt's words.
     """
 
     id: str
@@ -147,26 +147,27 @@ def _item(record: dict[str, Any], kind: Kind, form: Form, default_id: str) -> It
         query = _text(record, "query", blank=True).removeprefix(form.remove_prefix)
         choices = _choices(record)
         gold = _gold(record, len(choices))
-        fields["query"] = query
-        text = f"{query} {choices[gold]}"
+        fields["query"] = asked = query
     elif kind == "minimal_pairs":
-        choices, gold = (_text(record, "good"), _text(record, "bad")), 0
-        text = choices[0]
+        choices, gold, asked = (_text(record, "good"), _text(record, "bad")), 0, None
     else:
         context, target = _last_word(record)
         fields |= {"context": context, "target": target}
-        choices, gold = (target,), 0
-        text = f"{context} {target}"
+        choices, gold, asked = (target,), 0, context
     prompt = _DEFAULT_PROMPTS[kind] if form.prompt is None else form.prompt
+    template = PROMPTS.get(prompt, prompt)
+    shown = [_text(fields, name, blank=True) for name in _fields_of(template)]
+    if asked is not None and asked not in shown:
+        shown.append(asked)
     identifier = record.get("id")
     return Item(
         id=default_id if identifier is None else to_name("id", identifier),
         category=_category(record, form.category_field),
-        context=_render(PROMPTS.get(prompt, prompt), fields),
+        context=_render(template, fields),
         delimiter=form.delimiter,
         choices=choices,
         gold=gold,
-        text=text,
+        text=" ".join([*shown, choices[gold]]),
     )
 
 
@@ -231,6 +232,12 @@ def _check_template(template: str) -> None:
             f"field prompt: expected {', '.join(PROMPTS)}, or a text with names of fields in "
             f"braces, got {template!r}"
         )
+
+
+def _fields_of(template: str) -> list[str]:
+    """The fields that a template names, each once."""
+    named = (field for _, field, _, _ in string.Formatter().parse(template) if field is not None)
+    return list(dict.fromkeys(named))
 
 
 def _render(template: str, fields: dict[str, Any]) -> str:

@@ -15,10 +15,14 @@ PROBES = "probes"
 """How the names of tasks begin that a world sets itself."""
 
 
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+"""What a task may be called."""
+
+
 class TaskConfig(Config):
     """A task: files of items, and how they are put to a model."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=rf"^{NAME}$")
     path: str | tuple[str, ...]
     """Files, directories, globs or URLs of JSON lines or Parquet."""
     kind: Kind | None = None

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from synboot.core.intervals import proportion_interval
 from synboot.data.ngrams import WINDOW_WORDS
 from synboot.eval.contamination import MIN_WORDS
 from synboot.experiment.stages.contamination import read_contaminated
@@ -62,10 +63,19 @@ def _overlap(counts: Mapping[str, Any]) -> dict[str, Any]:
         "items": counts["items"],
         "too_short": counts["too_short"],
         "sources": {
-            name: {"contaminated": count, "share_of_judged": count / judged if judged else None}
+            name: {
+                "contaminated": count,
+                "share_of_judged": count / judged if judged else None,
+                **dict(zip(("low", "high"), _ends(count, judged), strict=True)),
+            }
             for name, count in counts["contaminated"].items()
         },
     }
+
+
+def _ends(count: int, judged: int) -> tuple[float | None, float | None]:
+    """Of the share's 95% Wilson interval."""
+    return proportion_interval(count, judged) if judged else (None, None)
 
 
 def _accuracies(compared: Mapping[str, Any]) -> dict[str, Any]:

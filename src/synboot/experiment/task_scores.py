@@ -8,8 +8,9 @@ A last word is right if it is the likeliest token by token.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ import numpy.typing as npt
 
 from synboot.core.intervals import proportion_interval
 from synboot.core.rng import rng
+from synboot.experiment.statistics.losses import Interval, Losses, Weights
+from synboot.experiment.statistics.scores import Metric, Scores
 
 NORMALISATIONS = ("raw", "per_token", "per_byte", "per_character")
 MIN_ITEMS = 6  # with fewer, all of them favouring one arm is no rare accident: 2 * 0.5**5 > 5%
@@ -100,8 +103,11 @@ def compare_arms(
     """One task over arms and training seeds: `scores[arm][seed]`.
 
     An arm's accuracy is the mean over its seeds; its interval is that of its one seed, or from
-    resampling the items. Gains over repetition are paired, item by item. Raises ValueError if the
-    items differ.
+    resampling the items. Gains over repetition are paired, item by item. What the right answers
+    cost has the interval over documents of `statistics.losses`, items being the documents; its gain
+    is repetition's less the arm's, that of a perplexity the arm's over repetition's (`ratio`). With
+    several seeds a figure's `seeds` is its interval over training seeds, Student's t of their own
+    values, with the items as they are. Raises ValueError if the items differ.
     """
     everyone = [own for of_arm in scores.values() for own in of_arm.values()]
     if any(own.ids != everyone[0].ids for own in everyone):
@@ -112,29 +118,41 @@ def compare_arms(
         for arm, of_arm in scores.items()
     }  # fmt: skip
     resampling = {"seed": seed, "num_resamples": num_resamples}
+    right = {
+        name: _losses(scores, partial(_correct, name), "nats_per_token", resampling)
+        for name in everyone[0].correct
+    }
+    bits = _losses(scores, lambda own: own.gold_nats, "bits_per_byte", resampling)
+    words = _losses(scores, lambda own: own.gold_nats, "nats_per_token", resampling)
     arms = {}
     for arm, of_arm in scores.items():
         of_seeds = {str(number): summary(own) for number, own in of_arm.items()}
         first = next(iter(of_seeds.values()))
         facts: dict[str, Any] = {
-            "accuracy": first["accuracy"]
-            if len(of_seeds) == 1
-            else {
-                name: {"items": len(mean), **_interval("value", mean, **resampling)}
+            "accuracy": {
+                name: (
+                    first["accuracy"][name]
+                    if len(of_seeds) == 1
+                    else {"items": len(mean), **_interval("value", mean, **resampling)}
+                )
+                | _over_seeds(right[name], {arm: 1.0}, least=0.0, most=1.0)
                 for name, mean in means[arm].items()
             },
-            "gold_bits_per_byte": float(
-                np.mean([own["gold_bits_per_byte"] for own in of_seeds.values()])
-            ),
+            "gold_bits_per_byte": _figure("value", bits, {arm: 1.0}),
         }
         if "perplexity" in first:
-            mean_nats = np.mean([own.gold_nats.mean() for own in of_arm.values()])
-            facts["perplexity"] = _exp(float(mean_nats))
+            facts["perplexity"] = _exponents(_figure("value", words, {arm: 1.0}))
         if arm != "repetition" and "repetition" in means:
             facts["gain"] = {
                 name: _interval("gain", mean - means["repetition"][name], **resampling)
+                | _over_seeds(right[name], {arm: 1.0, "repetition": -1.0})
                 for name, mean in means[arm].items()
             }
+            cost = {"repetition": 1.0, arm: -1.0}
+            facts["gold_bits_per_byte"]["gain"] = _figure("gain", bits, cost)
+            if "perplexity" in first:
+                times = _figure("ratio", words, {arm: 1.0, "repetition": -1.0})
+                facts["perplexity"]["of_repetition"] = _exponents(times)
         arms[arm] = facts | {"seeds": of_seeds}
     return {"items": len(everyone[0].ids), "chance": everyone[0].chance, "arms": arms}
 
@@ -154,6 +172,64 @@ def bootstrap_mean(
     means = np.sort(drawn @ distinct / len(values))
     cut = int(num_resamples * (1 - _LEVEL) / 2)
     return float(means[cut]), float(means[-1 - cut])
+
+
+def _correct(name: str, scores: TaskScores) -> npt.NDArray[np.bool_]:
+    return scores.correct[name]
+
+
+def _losses(
+    scores: Mapping[str, Mapping[int, TaskScores]],
+    values: Callable[[TaskScores], npt.NDArray[Any]],
+    metric: Metric,
+    resampling: Mapping[str, int],
+) -> Losses:
+    """Values of every item as a document's nats; in nats_per_token an item counts as one token."""
+    return Losses(
+        {
+            arm: [
+                Scores(own.ids, np.ones_like(own.gold_bytes), own.gold_bytes,
+                       values(own).astype(np.float64))
+                for own in of_arm.values()
+            ]
+            for arm, of_arm in scores.items()
+        },
+        metric,
+        **resampling,
+    )  # fmt: skip
+
+
+def _figure(name: str, losses: Losses, weights: Weights) -> dict[str, Any]:
+    found = losses.interval(weights, "documents")
+    low, high = (found.low, found.high) if isinstance(found, Interval) else (None, None)
+    return {
+        name: losses.value(weights),
+        "low": low,
+        "high": high,
+        **_over_seeds(losses, weights),
+    }
+
+
+def _over_seeds(
+    losses: Losses, weights: Weights, *, least: float = -math.inf, most: float = math.inf
+) -> dict[str, Any]:
+    """`seeds`, within `least` and `most`; nothing with one seed."""
+    found = losses.interval(weights, "seeds")
+    if not isinstance(found, Interval):
+        return {}
+    return {"seeds": {"low": max(found.low, least), "high": min(found.high, most)}}
+
+
+def _exponents(figure: Mapping[str, Any]) -> dict[str, Any]:
+    """exp of all values."""
+    return {
+        name: _exponents(value)
+        if isinstance(value, Mapping)
+        else None
+        if value is None
+        else _exp(value)
+        for name, value in figure.items()
+    }
 
 
 def _interval(

@@ -42,8 +42,8 @@ def contamination_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "arms": [
                     {
                         "name": arm,
-                        "all": accuracy[arm]["raw"]["value"],
-                        "clean": clean[arm]["raw"]["value"] if clean else None,
+                        "all": accuracy[arm]["raw"],
+                        "clean": clean[arm]["raw"] if clean else None,
                     }
                     for arm in accuracy
                 ],

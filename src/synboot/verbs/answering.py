@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from synboot.eval.harness import harness_version
 from synboot.experiment.stages.contamination import ContaminationStage
 from synboot.experiment.stages.tasks import TasksStage
 from synboot.experiment.task_plan import items_stage
-from synboot.experiment.task_recipe import TaskConfig
+from synboot.experiment.task_recipe import NAME, TaskConfig
 from synboot.experiment.task_section import answer_lines
 from synboot.pipeline.stage import Stage
 from synboot.verbs.inputs import Reading, documents_stage, given_model, machine
@@ -89,13 +90,21 @@ def answer(
 
 
 def _named(option: str, files: Files) -> dict[str, str]:
-    """Files by name: NAME=FILE, or the file's own name before its first dot."""
+    """Files by name: NAME=FILE, or the file's own name before its first dot, of `*` its folder's.
+
+    What stands before an equals sign is a name if it can be one, and no file or folder is there
+    with that sign."""
     named: dict[str, str] = {}
     for given in map(str, [files] if isinstance(files, (str, Path)) else files):
         name, equals, file = given.partition("=")
-        if not equals or Path(given).exists():
-            name, file = Path(given).name.split(".")[0], given
-        if name in named or not name:
+        path = Path(given)
+        there = path.exists() or ("=" in str(path.parent) and path.parent.exists())
+        if not equals or there or not re.fullmatch(NAME, name):
+            own = path.parent.name if "*" in path.name else path.name
+            name, file = own.split(".")[0], given
+        if not name:
+            raise BadInput(f"{option} {given}: its name says nothing; say NAME=FILE")
+        if name in named:
             raise BadInput(f"{option} {given}: the name {name!r} is taken; say NAME=FILE")
         named[name] = file
     return named

@@ -87,9 +87,10 @@ def evaluate(
         )
     if not corpus:
         raise BadInput("expected a corpus, or task (--task FILE)")
-    more = {"limit": limit, "against": against, "harness": harness, "seed": seed}
+    more = {"limit": limit, "against": against or None, "harness": harness, "seed": seed}
+    unset = {"delimiter": " ", "remove_prefix": "", "harness": False, "seed": 0}
     if given_of_tasks := [
-        name for name, value in {**form, **more}.items() if value and value != " "
+        name for name, value in {**form, **more}.items() if value != unset.get(name)
     ]:
         raise BadInput(f"{', '.join(given_of_tasks)}: only with task")
     path = output_path(output, ".parquet")

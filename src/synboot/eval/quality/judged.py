@@ -48,7 +48,7 @@ def judged_figures(judgements: Sequence[Judgement]) -> Figure:
     under `problems` how many texts have which problem of `Answer` (of others: none). A judge that
     also counts what its texts are made of has `shares` of that, pooled over all texts."""
     problems = Counter(problem for each in judgements for problem in getattr(each, "problems", ()))
-    counted = [each.shares for each in judgements if getattr(each, "shares", None)]
+    counted = [own for each in judgements if (own := getattr(each, "shares", None))]
     shares = {
         name: pooled(*np.array([each[name] for each in counted], dtype=np.int64).T)
         for name in (counted[0] if counted else ())

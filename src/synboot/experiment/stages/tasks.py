@@ -14,7 +14,7 @@ import torch
 
 from synboot.data.tokenizer import TextTokenizer
 from synboot.eval.choices import Request, encode_requests, score_requests
-from synboot.eval.harness import harness_answers
+from synboot.eval.harness import harness_answers, require_readable
 from synboot.eval.tasks import Item
 from synboot.experiment.stages.contamination import read_contaminated
 from synboot.experiment.stages.items import read_task_items
@@ -63,12 +63,12 @@ class TasksStage(Stage):
         set_threads(self.numerics["threads"])
 
     def num_parts(self, context: Context) -> int:
-        """Ranges of items."""
+        """Ranges of items; one for the harness, which loads the model anew for each."""
         return len(self._ranges(context))
 
     def _ranges(self, context: Context) -> list[tuple[int, int]]:
         total = sum(context.inputs["items"].counts["items"].values())
-        return ranges(total, self.numerics["part_documents"])
+        return ranges(total, total if "harness" in self.config else self.numerics["part_documents"])
 
     def run_part(self, context: Context, index: int, directory: Path) -> Counts:
         """The scores of a range of items."""
@@ -81,6 +81,7 @@ class TasksStage(Stage):
         requests = encode_requests(tokenizer, [pair for item in items for pair in item.pairs])
         flops = None
         if "harness" in self.config and given is not None:
+            require_readable(tokenizer, items, requests, self.config["model"]["context"])
             nats, greedy = self._by_harness(given, tasks, items)
         else:
             nats, greedy, flops = self._by_model(context, items, requests)
