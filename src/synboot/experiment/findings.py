@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from synboot.experiment.arms import REFERENCE, SAME_COST
+from synboot.experiment.arm_settings import REFERENCE, SAME_COST
 from synboot.experiment.statistics.efficiency import Multiples, data_efficiency
 from synboot.experiment.statistics.losses import LEVEL, Bounds, Figure, Interval, Losses, Refused
 from synboot.experiment.statistics.recovered import recovered

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 
 from synboot.core.storage import read_json
 from synboot.data.ngrams import all_windows, count_found, with_windows
-from synboot.experiment.arms import PAID_STAGES, REFERENCE, SAME_COST
+from synboot.experiment.arm_settings import REFERENCE, SAME_COST
+from synboot.experiment.arms import PAID_STAGES
 from synboot.experiment.findings import doubts, findings, metrics
 from synboot.experiment.plan import Plan
 from synboot.experiment.report import ReportData

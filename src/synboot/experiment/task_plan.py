@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from synboot.data.files import DataFile, bytes_digest, list_files
+from synboot.experiment.arms import arm_names
 from synboot.experiment.numerics import Numerics
 from synboot.experiment.recipe import Recipe
 from synboot.experiment.stages.contamination import ContaminationStage
@@ -52,7 +53,7 @@ def contamination_stage(
     """Looks for items in all that a run's arms train on."""
     config: dict[str, Any] = {"sources": ["unique"]}
     inputs = {"items": items, **corpus}
-    if "oracle" in recipe.experiment.arms:
+    if "oracle" in map(recipe.experiment.kind_of, arm_names(recipe.experiment)):
         config["sources"].append("oracle")
         config["oracle_multiple"] = recipe.budget.oracle_multiple
     if synthesize is not None:
