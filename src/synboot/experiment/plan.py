@@ -34,6 +34,8 @@ from synboot.worlds.pydocs import fingerprint, write_pydocs
 Run = tuple[str, int]
 """An arm and its training seed."""
 
+_ROUND = ", round "
+
 
 @dataclass
 class Plan:
@@ -124,8 +126,10 @@ def make_plan(
         plan.quality = plan_quality(plan, numerics.parts, runs / "answers")
     for arm in arm_names(recipe.experiment):
         for seed in seeds:
-            run = (arm, seed)
-            plan.pretrain[run] = plan.add(_pretrain(plan, arm, seed, numerics))
+            own = _pretrain(plan, arm, seed, numerics)
+            plan.pretrain[arm, seed] = stage = plan.add(own)
+            if _ROUND in stage.label:  # that of a round of another arm too
+                stage.label = own.label
     for run, pretrain in plan.pretrain.items():
         plan.evaluate[run] = plan.add(_evaluate(plan, run, pretrain, numerics))
     if items is not None:
@@ -186,9 +190,9 @@ def _chain(plan: Plan, arm: str, seed: int, numerics: Numerics) -> dict[str, Sta
     base: Stage = _pretrain(plan, REFERENCE, seed, numerics)
     chain: dict[str, Stage] = {}
     for round_ in range(1, (variant.rounds if variant else 1) + 1):
-        of_round = f", round {round_}" if round_ > 1 else ""
+        of_round = f"{_ROUND}{round_}" if round_ > 1 else ""
         if chain:
-            label = f"pretrain {arm}, seed {seed}, round {round_ - 1}"
+            label = f"pretrain {arm}, seed {seed}{_ROUND}{round_ - 1}"
             base = _pretrain(plan, arm, seed, numerics, chain=chain, label=label)
         shared = not of_round and _pairs_alike(own, recipe)
         chain = planner.chain(
