@@ -1,4 +1,4 @@
-"""Variants and settings of single arms: which stages they fork, which they share, what is refused."""
+"""Variants and settings of single arms: what they fork, what they share, what is refused."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from synboot.experiment.arms import WITH_PAIRED
 from synboot.experiment.numerics import Numerics
 from synboot.experiment.recipe import Recipe
+from synboot.experiment.stages.megadocuments import MegadocumentsStage
 from synboot.experiment.stages.paired import PairedStage
 from synboot.experiment.stages.pairing import (
     EmbedStage,
@@ -80,11 +81,24 @@ class ChainPlanner:
                     label=f"{name}{label}",
                 )
             )
+        settings = recipe.synthesize
+        tuning, writing = {"pairs": chain["pairs"]}, {}
         if recipe.tune.initial == "base":
-            chain["base"] = self.add(base)
-        chain["tune"] = self._tune(chain, recipe, seed, label)
-        model = {"tune": chain["tune"]}
-        chain["synthesize"] = self._synthesize(model, recipe, seed, label)
+            tuning["base"] = self.add(base)
+        if settings.best_of > 1:
+            writing["base"] = self.add(base)
+        writing["tune"] = self._tune(tuning, recipe, seed, label)
+        written = self._synthesize(writing, recipe, seed, label)
+        chain |= tuning | writing | {"synthesize": written}
+        if settings.megadocuments:
+            chain["megadocuments"] = self.add(
+                MegadocumentsStage(
+                    {"draws": settings.megadocuments},
+                    {**unique, "synthesize": written},
+                    seed=recipe.seed,
+                    label=f"megadocuments{label}",
+                )
+            )
         return chain
 
     def _pairing(self, base: Stage, recipe: Recipe, label: str) -> dict[str, Stage]:
@@ -120,10 +134,9 @@ class ChainPlanner:
         judged = self.add(PairsStage(filters, inputs, seed=recipe.seed, label=f"pairs{label}"))
         return {"embed": embed, "neighbours": neighbours, "pairs": judged}
 
-    def _tune(self, chain: Mapping[str, Stage], recipe: Recipe, seed: int, label: str) -> Stage:
+    def _tune(self, inputs: Mapping[str, Stage], recipe: Recipe, seed: int, label: str) -> Stage:
         settings = recipe.tune.model_dump(mode="json")
         start = "initial" if recipe.tune.initial == "scratch" else "initial_checkpoint"
-        inputs = {name: chain[name] for name in ("pairs", "base") if name in chain}
         return self.add(
             TuneStage(
                 {
@@ -153,7 +166,11 @@ class ChainPlanner:
             "need_tokens": recipe.budget.synthetic_tokens,
         }
         if "base" in model:
-            config |= {"prompt": "none", "checkpoint": recipe.tune.initial_checkpoint}
+            config["checkpoint"] = recipe.tune.initial_checkpoint
+        if "tune" not in model:
+            config["prompt"] = "none"
+        elif settings.best_of > 1:
+            config["best_of"] = settings.best_of
         return self.add(
             SynthesizeStage(
                 config,

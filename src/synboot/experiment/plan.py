@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from synboot.core.errors import BadInput
 from synboot.data.files import Paths, corpus_bytes_digest, spool_stream
@@ -22,7 +23,7 @@ from synboot.experiment.numerics import Numerics, numerics_of
 from synboot.experiment.quality_plan import plan_quality
 from synboot.experiment.recipe import STANDARD_INPUT, Recipe
 from synboot.experiment.stages.corpus import CorpusStage, TokenizerStage, TokensStage
-from synboot.experiment.stages.evaluation import EvaluateStage
+from synboot.experiment.stages.evaluation import EnsembleStage, EvaluateStage
 from synboot.experiment.stages.training import COST_OF, PretrainStage, loop_identity
 from synboot.experiment.task_plan import contamination_stage, items_stage, tasks_stage
 from synboot.model.architecture import shape_of
@@ -54,6 +55,8 @@ class Plan:
     """Of the synthetic text, if the run has any."""
     pretrain: dict[Run, Stage] = field(default_factory=dict)
     evaluate: dict[Run, Stage] = field(default_factory=dict)
+    ensembles: dict[str, Stage] = field(default_factory=dict)
+    """By arm, of all its seeds."""
     tasks: dict[Run, Stage] = field(default_factory=dict)
     contamination: Stage | None = None
 
@@ -126,12 +129,15 @@ def make_plan(
         plan.quality = plan_quality(plan, numerics.parts, runs / "answers")
     for arm in arm_names(recipe.experiment):
         for seed in seeds:
-            own = _pretrain(plan, arm, seed, numerics)
-            plan.pretrain[arm, seed] = stage = plan.add(own)
-            if _ROUND in stage.label:  # that of a round of another arm too
-                stage.label = own.label
+            planned = _pretrain(plan, arm, seed, numerics)
+            plan.pretrain[arm, seed] = known = plan.add(planned)
+            if _ROUND in known.label:  # that of a round of another arm too
+                known.label = planned.label
     for run, pretrain in plan.pretrain.items():
         plan.evaluate[run] = plan.add(_evaluate(plan, run, pretrain, numerics))
+    if recipe.experiment.ensembles:
+        for arm in plan.arms:
+            plan.ensembles[arm] = plan.add(_ensemble(plan, arm, numerics))
     if items is not None:
         for run, pretrain in plan.pretrain.items():
             own = tasks_stage(recipe, run, items, pretrain, plan.corpus, numerics)
@@ -254,18 +260,33 @@ def _pretrain(
 
 
 def _evaluate(plan: Plan, run: Run, pretrain: Stage, numerics: Numerics) -> EvaluateStage:
-    recipe = plan.recipe
     return EvaluateStage(
-        {
-            "split": recipe.evaluate.split,
-            "checkpoint": recipe.evaluate.checkpoint,
-            "model": recipe.model.model_dump(mode="json"),
-        },
+        _scoring(plan.recipe),
         {**plan.corpus, "pretrain": pretrain},
-        seed=recipe.seed,
+        seed=plan.recipe.seed,
         numerics=numerics.scoring,
         label=f"evaluate {run[0]}, seed {run[1]}",
     )
+
+
+def _ensemble(plan: Plan, arm: str, numerics: Numerics) -> EnsembleStage:
+    seeds = enumerate(plan.recipe.experiment.seeds)
+    return EnsembleStage(
+        _scoring(plan.recipe),
+        {**plan.corpus, **{f"pretrain_{place}": plan.pretrain[arm, seed] for place, seed in seeds}},
+        seed=plan.recipe.seed,
+        numerics=numerics.scoring,
+        label=f"ensemble {arm}",
+    )
+
+
+def _scoring(recipe: Recipe) -> dict[str, Any]:
+    """What held-out scores depend on beside text and models."""
+    return {
+        "split": recipe.evaluate.split,
+        "checkpoint": recipe.evaluate.checkpoint,
+        "model": recipe.model.model_dump(mode="json"),
+    }
 
 
 def planned_cost(stage: Stage, recipe: Recipe) -> Mapping[str, int | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from synboot.experiment.ensembles import ensemble_lines
 from synboot.experiment.phrases import arm_label, ends, rivals, times, times_ends
 from synboot.experiment.task_section import task_lines
 
@@ -46,9 +47,10 @@ def comparison_table(result: Mapping[str, Any]) -> str:
     if several:
         documents += f"; {seeds} training seeds"
     header = "gain in bits/byte [95% over documents]" if several else "gain in bits/byte [95%]"
+    width = max(20, *map(len, result["arms"]))
     lines = [
         documents,
-        f"{'arm':20} {'bits/byte':>9} {'nats/token':>10} {'perplexity':>10}  {header:39}"
+        f"{'arm':{width}} {'bits/byte':>9} {'nats/token':>10} {'perplexity':>10}  {header:39}"
         + ("[over seeds]         [over both]" if several else ""),
     ]
     lines[1] = lines[1].rstrip()
@@ -56,7 +58,7 @@ def comparison_table(result: Mapping[str, Any]) -> str:
         test = facts["test"]
         gain = result["comparisons"].get(arm, {}).get("bits_per_byte")
         lines.append(
-            f"{arm:20} {test['bits_per_byte']:9.4f} {test['nats_per_token']:10.4f} "
+            f"{arm:{width}} {test['bits_per_byte']:9.4f} {test['nats_per_token']:10.4f} "
             f"{test['perplexity']:10.2f}  {_gain(gain) if gain else ''}".rstrip()
         )
     if result["recovered"]:
@@ -74,6 +76,7 @@ def comparison_table(result: Mapping[str, Any]) -> str:
         )
     if standing := rivals(result):
         lines.append(standing)
+    lines += ensemble_lines(result)
     return "\n".join([*lines, *task_lines(result)])
 
 

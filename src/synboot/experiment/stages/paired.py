@@ -1,4 +1,4 @@
-"""paired: kept pairs of real documents as training text, and seeds with their draws."""
+"""paired: the kept pairs of real documents as training text."""
 
 from __future__ import annotations
 
