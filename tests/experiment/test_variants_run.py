@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +46,12 @@ def run(finished_run: Path, synboot: Any) -> tuple[dict[str, Any], dict[str, Pat
     directory = {stage["label"]: finished_run / stage["directory"] for stage in stages}
     page = (finished_run / "variants" / "report.html").read_text()
     return json.loads(outcome.stdout), directory, page
+
+
+KILLER = Path(__file__).parents[1] / "faults" / "kill_at.py"
+# (event, stage, which stage of that name in the order of the run, which such event)
+KILLS = [("part_done", "synthesize", 3, 2), ("checkpoint", "pretrain", 4, 5)]
+KILLED = ("sbp_first", "sbp_best", "sbp_mega", "real_context")
 
 
 def manifest(directory: Path) -> dict[str, Any]:
@@ -141,3 +151,33 @@ def test_variants_are_shown(run: Any) -> None:
     standing = page[page.index("SBP is") :].split(".")[0]
     assert "real context" in standing
     assert "scratch" not in standing
+
+
+@pytest.mark.slow
+def test_killed_and_equal(run: Any, finished_run: Path, tmp_path: Path) -> None:
+    """Draws of which the best is kept, and rows in another order, go on where they were."""
+    _, directory, _ = run
+    runs = tmp_path / "runs"
+    shutil.copytree(finished_run, runs)
+    for label, path in directory.items():
+        if label.split(",")[0].split()[-1] in KILLED:
+            shutil.rmtree(runs / path.relative_to(finished_run))
+    (runs / "variants" / "events.jsonl").unlink()
+    command = ["run", str(runs / "variants.yaml"), "--runs", str(runs)]
+    for kill in KILLS:
+        killed = subprocess.run(
+            [sys.executable, str(KILLER), *map(str, kill), *command],
+            capture_output=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert killed.returncode == -signal.SIGKILL, (kill, killed.stderr.decode())
+    last = subprocess.run(
+        [sys.executable, "-m", "synboot.cli", *command],
+        capture_output=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert last.returncode == 0, last.stderr.decode()
+    for name in ("result.json", "report.html"):
+        whole = (finished_run / "variants" / name).read_bytes()
+        assert (runs / "variants" / name).read_bytes() == whole
+    events = [json.loads(line) for line in (runs / "variants" / "events.jsonl").open()]
+    assert [e for e in events if e["event"] == "part_reused" and e["stage"] == "synthesize"]
+    assert [e for e in events if e["event"] == "training_from" and e["step"] > 0]
