@@ -567,7 +567,7 @@ def test_standalone_colours_read_on_white_and_on_black() -> None:
 def test_labels_spread_apart_keep_their_order_and_stay_inside(
     places: list[float], gap: float
 ) -> None:
-    spread = figures._spread({str(i): place for i, place in enumerate(places)}, gap, 0, 1)
+    spread = figures.spread({str(i): place for i, place in enumerate(places)}, gap, 0, 1)
     assert [places[int(name)] for name in spread] == sorted(places)
     found = list(spread.values())
     assert all(b - a >= gap - 1e-9 for a, b in itertools.pairwise(found))

@@ -32,12 +32,13 @@ PALETTE = {
     "oracle": "#b8670f",
     "self-distillation": "#a25cb0",
     "random-pairs": "#14867f",
+    "real-context": "#c2556c",
     "other": "#8a7340",
     "ink": "#747a84",
     "rule": "#8b919a",
     "paper": "#fefefe",
 }
-ARM_ROLES = ("repetition", "sbp", "oracle", "self-distillation", "random-pairs", "other")
+ARM_ROLES = tuple(name for name in PALETTE if name not in ("ink", "rule", "paper"))
 _FONTS = "system-ui, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
 _STYLE = {
     "svg.fonttype": "none",
