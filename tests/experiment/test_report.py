@@ -414,8 +414,14 @@ def test_hostile_arm_and_stage_names_do_not_break_a_figure() -> None:
     result = sample_result()
     result["arms"]['$x^{2}$ <b onload="x">'] = result["arms"].pop("sbp")
     ElementTree.fromstring(figures.comparison_figure(result))
-    for name in ("ink", "paper"):
+    for name in ("ink", "paper", "sbp2"):
         assert figures.arm_role(name) == "other"
+    assert figures.arm_role("repetition_2x") == "repetition"
+    assert figures.arm_role("random_pairs_hot") == "random-pairs"
+    assert figures.arm_role("real_context") == "real-context"
+    long = [figures.short_name(f"sbp_with_something_else_{i}") for i in range(3)]
+    assert len(set(long)) == 3
+    assert max(map(len, long)) == 20
 
 
 def test_a_large_document_is_cut_at_the_stated_limit(page: str) -> None:

@@ -151,6 +151,7 @@ def test_real_pairs_take_the_place_of_the_synthetic_text() -> None:
         ([variant("a", set="{tune.pases: 2}")], r"a, section tune: .*did you mean passes\?"),
         ([variant("a", set="{tune.passes: 0}")], r"a, section tune: .*greater than or equal to 1"),
         ([variant("a", set="{synthesize.best_of: 3}")], "3 draws do not divide the 4"),
+        ([variant("a", sets="{}")], r"variants.a.sets: unknown key; did you mean set\?"),
         ([variant("a")], "expected set or rounds: without them it is sbp"),
         ([variant("a", "real_context", rounds="2")], "no text that a model writes"),
         ([variant("a", "sbpp", rounds="2")], r"variants.a.of: .*'sbp'"),

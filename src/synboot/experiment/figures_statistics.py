@@ -69,11 +69,11 @@ def gains_figure(result: Mapping[str, Any], width: int = WIDE) -> str | None:
 def _gain_rows(result: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
     """Name of a row, arm whose colour it has, and gain."""
     runs = {run["arm"] for run in (result.get("data_efficiency") or {}).get("runs") or []}
-    gains = result.get("comparisons") or {}
+    gains, arms = result.get("comparisons") or {}, result.get("arms") or {}
     rows = [
         (short_name(arm), arm, of_arm.get("bits_per_byte") or {})
         for arm, of_arm in gains.items()
-        if arm not in {*runs, "oracle"}
+        if arm not in runs and "oracle" not in (arm, (arms.get(arm) or {}).get("of"))
     ]
     rows += [
         (f"SBP over\n{short_name(arm)}", "sbp", of_arm.get("bits_per_byte") or {})
