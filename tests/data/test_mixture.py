@@ -4,7 +4,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from synboot.core.errors import BadInput
 from synboot.core.rng import rng
-from synboot.data.mixture import Mixture, Source, Stream
+from synboot.data.mixture import REAL, Mixture, Source, Stream
 from synboot.data.tokens import TokenStore, write_token_store
 
 END = 0
@@ -199,6 +199,31 @@ def test_sources_are_spread_evenly_over_the_run(case: Case) -> None:
             low, high = (seen[source] - 1) / totals[source], seen[source] / totals[source]
             for other, total in enumerate(totals):
                 assert low * total - 1 <= seen[other] <= high * total + 1
+
+
+@settings(deadline=None, max_examples=40)
+@given(cases, st.integers(0, 2))
+def test_synthetic_first_moves_rows_and_changes_none(case: Case, real: int) -> None:
+    """Real documents come after all others, which stay mixed; each row is what it was."""
+    texts, context, seed = case
+    real %= len(texts)
+    with sources_of(texts) as sources:
+        sources[real] = replace(sources[real], name=REAL)
+        mixed = Mixture(sources, context, END, seed)
+        first = Mixture(sources, context, END, seed, order="synthetic_first")
+        assert first.num_tokens == mixed.num_tokens
+        assert first.row_lengths() == mixed.row_lengths()
+        own = [
+            rows_of(mixture, source) for mixture in (mixed, first) for source in range(len(texts))
+        ]
+        of_mixed, of_first = own[: len(texts)], own[len(texts) :]
+        assert of_first[real] == list(range(first.num_rows))[-len(of_first[real]) :]
+        for before, after in zip(of_mixed, of_first, strict=True):
+            assert [[half.tolist() for half in mixed.row(p)] for p in before] == [
+                [half.tolist() for half in first.row(p)] for p in after
+            ]
+        others = [mixed.locate(p) for p in range(mixed.num_rows) if mixed.locate(p)[0] != real]
+        assert [first.locate(p) for p in range(len(others))] == others
 
 
 @settings(deadline=None, max_examples=40)

@@ -210,3 +210,28 @@ def test_bfloat16_is_near_float32() -> None:
     found = score(DOCUMENTS, precision="bfloat16")
     np.testing.assert_allclose(found.nats.sum(), score(DOCUMENTS).nats.sum(), rtol=0.02)
     assert not np.array_equal(found.nats, score(DOCUMENTS).nats)
+
+
+def test_several_models_have_the_mean_of_their_probabilities() -> None:
+    """Token by token, whatever is beside a document in its batch; one alone is what it was."""
+    others = [MODEL, other_model("qwen3", vocab_size=VOCABULARY), other_model("gpt2")]
+    documents = [document(5), document(1), document(12)]
+    texts = ["x"] * 3
+    arguments: Any = {"context": CONTEXT, "end_id": END, "device": CPU}
+    found = score_documents(others, documents, texts, **arguments).nats
+    for ids, nats in zip(documents, found.tolist(), strict=True):
+        of_models = [token_probabilities(model, ids) for model in others]
+        mean = np.mean(of_models, axis=0)
+        assert nats == pytest.approx(-np.log(mean).sum(), rel=1e-5)
+    alone = score_documents([MODEL], documents, texts, **arguments).nats
+    assert alone.tolist() == score(documents, texts).nats.tolist()
+    single = [score_documents(others, [ids], ["x"], **arguments).nats[0] for ids in documents]
+    assert found == pytest.approx(single, rel=1e-6)
+
+
+@torch.no_grad()
+def token_probabilities(model: Any, ids: np.ndarray) -> np.ndarray:
+    inputs = torch.tensor([[END, *ids[:-1].tolist()]])
+    logits = model(input_ids=inputs, use_cache=False).logits[0].double()
+    chosen = logits.softmax(-1)[torch.arange(len(ids)), torch.from_numpy(ids.astype(np.int64))]
+    return np.asarray(chosen)

@@ -414,8 +414,14 @@ def test_hostile_arm_and_stage_names_do_not_break_a_figure() -> None:
     result = sample_result()
     result["arms"]['$x^{2}$ <b onload="x">'] = result["arms"].pop("sbp")
     ElementTree.fromstring(figures.comparison_figure(result))
-    for name in ("ink", "paper"):
+    for name in ("ink", "paper", "sbp2"):
         assert figures.arm_role(name) == "other"
+    assert figures.arm_role("repetition_2x") == "repetition"
+    assert figures.arm_role("random_pairs_hot") == "random-pairs"
+    assert figures.arm_role("real_context") == "real-context"
+    long = [figures.short_name(f"sbp_with_something_else_{i}") for i in range(3)]
+    assert len(set(long)) == 3
+    assert max(map(len, long)) == 20
 
 
 def test_a_large_document_is_cut_at_the_stated_limit(page: str) -> None:
@@ -577,7 +583,7 @@ def test_standalone_colours_read_on_white_and_on_black() -> None:
 def test_labels_spread_apart_keep_their_order_and_stay_inside(
     places: list[float], gap: float
 ) -> None:
-    spread = figures._spread({str(i): place for i, place in enumerate(places)}, gap, 0, 1)
+    spread = figures.spread({str(i): place for i, place in enumerate(places)}, gap, 0, 1)
     assert [places[int(name)] for name in spread] == sorted(places)
     found = list(spread.values())
     assert all(b - a >= gap - 1e-9 for a, b in itertools.pairwise(found))

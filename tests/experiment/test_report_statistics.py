@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import runpy
 import sys
 from pathlib import Path
@@ -12,8 +14,9 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[2]))
 
-from synboot.experiment import figures_statistics
+from synboot.experiment import figures, figures_statistics
 from synboot.experiment.findings import doubts, findings
+from synboot.experiment.phrases import rivals
 from synboot.experiment.report import ReportData, headline, render
 from synboot.experiment.summary import comparison_table
 
@@ -109,6 +112,61 @@ def test_figures_have_a_row_for_any_number_of_arms(three: dict[str, Any]) -> Non
     assert curve is not None
     texts = [e.text for e in ElementTree.fromstring(curve).iter()]
     assert {"1", "2", "8", "SBP", "self-distillation"} <= set(texts)
+
+
+VARIANTS = [f"sbp_variant_{i}" for i in range(9)]
+
+
+def with_variants(result: dict[str, Any]) -> dict[str, Any]:
+    """The same with variants of SBP that are all as good as it is."""
+    result = copy.deepcopy(result)
+    statistics, efficiency = result["statistics"], result["data_efficiency"]
+    for name in VARIANTS:
+        own = {"of": "sbp", "settings": {"synthesize.top_p": 1.0, "tune.initial": "scratch"}}
+        result["arms"][name] = result["arms"]["sbp"] | own
+        result["comparisons"][name] = result["comparisons"]["sbp"]
+        statistics["sbp_over"][name] = statistics["sbp_over"]["random_pairs"]
+        efficiency["arms"][name] = efficiency["arms"]["sbp"]
+    models = {"models": 3, "arms": {"sbp": {"test": {"bits_per_byte": 0.5}}}}
+    return result | {"ensembles": models}
+
+
+def test_many_variants_have_labels_that_can_be_told_apart(three: dict[str, Any]) -> None:
+    result = with_variants(three)
+    curves = [
+        {"arm": arm, "seed": 0, "points": [{"tokens": t, "validation_loss": 3 - t} for t in (1, 2)]}
+        for arm in result["arms"]
+    ]
+    for width in (720, 360):
+        for svg in (
+            figures_statistics.efficiency_figure(result, width),
+            figures.curves_figure(curves, width),
+        ):
+            assert svg is not None
+            root = ElementTree.fromstring(svg)
+            height = float(root.attrib["height"])
+            texts = [e for e in root.iter() if (e.text or "").startswith("sbp variant")]
+            assert len(texts) == len(VARIANTS)
+            places = sorted(float(e.attrib["y"]) for e in texts)
+            assert places[0] > 0
+            assert places[-1] < height
+            assert min(b - a for a, b in itertools.pairwise(places)) > 11
+    svg = figures_statistics.gains_figure(result)
+    assert svg is not None
+    assert "variant" in svg
+    assert svg.count("SBP over") == figures_statistics.gains_figure(three).count("SBP over")
+
+
+def test_variants_and_ensembles_are_said(three: dict[str, Any]) -> None:
+    result = with_variants(three)
+    text, table = text_of(result), comparison_table(result)
+    assert "synthesize.top_p 1, tune.initial scratch" in text
+    assert "Ensembles of seeds" in text
+    for shown in (text, table):
+        assert "SBP: the mean probability of its 3 seeds has 0.5000 bits per byte" in shown
+        assert rivals(three) in shown  # no variant among the controls
+    assert "Ensembles" not in text_of(three)
+    assert "Settings of single arms" not in text_of(three)
 
 
 def test_an_arm_beyond_the_runs_is_drawn_and_said_to_be(three: dict[str, Any]) -> None:

@@ -19,7 +19,11 @@ def test_two_seeds_no_oracle_no_ids(
     corpus.write_text("".join(json.dumps({"text": r["text"]}) + "\n" for r in records))
     recipe = yaml.safe_load(small_recipe.read_text())
     recipe["corpus"] = {"path": str(corpus), "valid_fraction": 0.1, "test_fraction": 0.1}
-    recipe["experiment"] = {"arms": ["repetition", "sbp"], "seeds": [0, 1]}
+    recipe["experiment"] = {
+        "arms": ["repetition", "sbp"],
+        "seeds": [0, 1],
+        "ensembles": True,
+    }
     recipe["runtime"]["workers"] = 2
     small_recipe.write_text(yaml.safe_dump(recipe))
     runs = tmp_path / "runs"
@@ -45,4 +49,14 @@ def test_two_seeds_no_oracle_no_ids(
         assert gain[kind]["low"] < gain["gain"] < gain[kind]["high"]
     assert result["data_efficiency"] is None
     assert "Without an oracle" in (runs / "small" / "report.html").read_text()
+    stages = {e["label"]: e for e in result["ledger"]}
+    assert result["ensembles"]["models"] == 2
+    for arm, ensemble in result["ensembles"]["arms"].items():
+        own = [of["test"]["nats_per_token"] for of in result["arms"][arm]["seeds"].values()]
+        # Jensen: the mean probability is at least the geometric mean of the seeds'.
+        assert ensemble["test"]["nats_per_token"] < sum(own) / 2
+        each = [stages[f"evaluate {arm}, seed {seed}"]["flops"] for seed in (0, 1)]
+        assert stages[f"ensemble {arm}"]["flops"] == sum(each)
+        assert stages[f"ensemble {arm}"]["arms"] == []  # no cost of the arm
+    assert "the mean probability of its 2 seeds" in (runs / "small" / "report.html").read_text()
     assert len([entry for entry in result["ledger"] if entry["stage"] == "pretrain"]) == 4

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -163,10 +164,16 @@ def _explain(config_type: type[Config], problem: Any) -> str:
 
 
 def _fields_at(config_type: type[Config], location: Sequence[str]) -> Mapping[str, FieldInfo]:
-    fields: Mapping[str, FieldInfo] = config_type.model_fields
+    """The fields of the section there; a section may stand in a mapping by names of the user."""
+    at: Any = config_type
     for part in location:
-        annotation = fields[part].annotation if part in fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, Config)):
-            return {}
-        fields = annotation.model_fields
-    return fields
+        if typing.get_origin(at) is dict:
+            at = typing.get_args(at)[1]
+        else:
+            fields = at.model_fields if _is_section(at) else {}
+            at = fields[part].annotation if part in fields else None
+    return dict(at.model_fields) if _is_section(at) else {}
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Config)

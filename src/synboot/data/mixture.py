@@ -11,12 +11,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from synboot.core.errors import BadInput
 from synboot.core.rng import rng
 from synboot.data.tokens import TokenStore
+
+MixtureOrder = Literal["mixed", "synthetic_first"]
+REAL = "real"
+"""The name of a source of single real documents, which `synthetic_first` has after the others."""
 
 _CACHED_PASSES = 4
 
@@ -83,7 +88,8 @@ class Mixture:
     position alone.
 
     Rows of all sources are spread evenly over the run, in each source's own order, so that its
-    passes follow each other. Raises BadInput if a source has fewer tokens than its budget and
+    passes follow each other. With the order `synthetic_first`, rows of real documents come after
+    all others. Raises BadInput if a source has fewer tokens than its budget and
     may not be repeated, if it is empty, or if no source is left.
     """
 
@@ -94,6 +100,7 @@ class Mixture:
         end_id: int,
         seed: int,
         start_id: int | None = None,
+        order: MixtureOrder = "mixed",
     ) -> None:
         """`start_id` is `end_id` by default."""
         self.sources = [source for source in sources if source.budget_tokens != 0]
@@ -115,6 +122,7 @@ class Mixture:
         rows = [-(-source.budget_tokens // context) for source in self.sources]
         times = [
             (np.arange(count) + rng(seed, "interleave", source.name).random(count)) / count
+            + (order == "synthetic_first" and source.name == REAL)
             for source, count in zip(self.sources, rows, strict=True)
         ]
         self._order = np.argsort(np.concatenate(times), kind="stable")

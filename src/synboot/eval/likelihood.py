@@ -75,8 +75,9 @@ def score_documents(
     progress: ReportProgress = ignore_progress,
 ) -> Likelihoods:
     """Nats of each document's tokens (ids without END) under `model`, any causal LM; `start_id` is
-    `end_id` by default."""
-    model.eval().to(device)
+    `end_id` by default. `model` may be a list of several: a token's probability is the mean of
+    theirs."""
+    models = [one.eval().to(device) for one in (model if isinstance(model, list) else [model])]
     windows = [w for i, ids in enumerate(documents) for w in windows_of(i, len(ids), context)]
     windows.sort(key=lambda w: (w.stop - w.start, w.document, w.start))
     nats = np.zeros(len(documents))
@@ -94,12 +95,16 @@ def score_documents(
             inputs[row, skip:size] = ids[window.start + skip - 1 : window.stop - 1]
             first = window.scored_from - window.start
             targets[row, first:size] = ids[window.scored_from : window.stop]
-        with autocast(device, precision)():
-            logits = model(input_ids=torch.from_numpy(inputs).to(device), use_cache=False).logits
-        losses = functional.cross_entropy(
-            logits.float().transpose(1, 2), torch.from_numpy(targets).to(device), reduction="none"
-        )
-        sums = losses.double().sum(1).cpu().numpy()
+        given, wanted = torch.from_numpy(inputs).to(device), torch.from_numpy(targets).to(device)
+        of_models = []
+        for one in models:
+            with autocast(device, precision)():
+                logits = one(input_ids=given, use_cache=False).logits
+            losses = functional.cross_entropy(
+                logits.float().transpose(1, 2), wanted, reduction="none"
+            )
+            of_models.append(losses.double())
+        sums = _of_mean_probability(of_models).sum(1).cpu().numpy()
         for window, total in zip(batch, sums, strict=True):
             nats[window.document] += total
         done += len(batch)
@@ -109,6 +114,16 @@ def score_documents(
         np.array([len(text.encode()) for text in texts], dtype=np.int64),
         nats,
     )
+
+
+def _of_mean_probability(losses: list[torch.Tensor]) -> torch.Tensor:
+    """Nats of a token whose probability is the mean of those of several models; what is nothing to
+    each of them, as padding is, stays nothing."""
+    if len(losses) == 1:
+        return losses[0]
+    stacked = torch.stack(losses)
+    mean = math.log(len(losses)) - torch.logsumexp(-stacked, 0)
+    return torch.where((stacked == 0).all(0), 0.0, mean)
 
 
 def _next_batch(windows: Sequence[Window], first: int, batch_tokens: int) -> list[Window]:

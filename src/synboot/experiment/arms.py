@@ -6,11 +6,13 @@
 | sbp | the unique budget, repeated | of the synthesizer, each document once |
 | self_distillation | the unique budget, repeated | the base model's own, without any prompt, once |
 | random_pairs | the unique budget, repeated | of a synthesizer tuned on random pairs, once |
+| real_context | the unique budget, repeated, and its pairs, d2 after d1, repeated | |
 | oracle | `budget.oracle_multiple` times the unique budget | |
 | repetition_Mx | M times the unique budget | |
 | repetition_same_cost | the unique budget, repeated for longer | |
 
-All but the last train on the same number of tokens. The last gets on top what SBP's embedding,
+A variant is one of them with other settings (`arm_settings`). All but the last train on the same
+number of tokens. The last gets on top what SBP's embedding,
 neighbours, tuning and synthesis took, in FLOPs, as training tokens of its own.
 """
 
@@ -19,25 +21,21 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from synboot.experiment.arm_settings import REFERENCE, SAME_COST, arm_of_multiple
 from synboot.experiment.recipe import BudgetConfig, ExperimentConfig
 
-REFERENCE = "repetition"
-SAME_COST = "repetition_same_cost"
 WITH_SYNTHETIC = ("sbp", "self_distillation", "random_pairs")
+WITH_PAIRED = "real_context"
 PAID_STAGES = ("embed", "neighbours", "tune", "synthesize")
 """What SBP pays beside its base model, which is the repetition arm, and the text's comparisons,
 which are no matrix products."""
 
 
 def arm_names(experiment: ExperimentConfig) -> list[str]:
-    """The arms of a recipe, those of settings after those that are named."""
+    """The arms of a recipe: those that are named, variants, those of settings."""
     multiples = [arm_of_multiple(multiple) for multiple in experiment.repetition_multiples]
-    return [*experiment.arms, *multiples, *([SAME_COST] if experiment.cost_inclusive else [])]
-
-
-def arm_of_multiple(multiple: float) -> str:
-    """The arm that repeats `multiple` times the unique budget."""
-    return f"repetition_{multiple:g}x"
+    same_cost = [SAME_COST] if experiment.cost_inclusive else []
+    return [*experiment.arms, *experiment.variants, *multiples, *same_cost]
 
 
 def is_multiple(arm: str) -> bool:
@@ -63,11 +61,11 @@ def arm_sources(
         sources = [{"documents": "oracle", "multiple": multiple, "tokens": total}]
     elif arm in more:
         sources = [{"documents": "oracle", "multiple": more[arm], "tokens": total}]
-    elif arm in WITH_SYNTHETIC:
-        synthetic = budget.synthetic_tokens
+    elif arm in (*WITH_SYNTHETIC, WITH_PAIRED):
+        other = budget.synthetic_tokens
         sources = [
-            {"documents": "unique", "tokens": total - synthetic},
-            {"documents": "synthetic", "tokens": synthetic},
+            {"documents": "unique", "tokens": total - other},
+            {"documents": "paired" if arm == WITH_PAIRED else "synthetic", "tokens": other},
         ]
     else:
         raise ValueError(f"no arm is called {arm}")

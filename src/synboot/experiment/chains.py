@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from synboot.experiment.arms import WITH_PAIRED
 from synboot.experiment.numerics import Numerics
 from synboot.experiment.recipe import Recipe
+from synboot.experiment.stages.megadocuments import MegadocumentsStage
+from synboot.experiment.stages.paired import PairedStage
 from synboot.experiment.stages.pairing import (
     EmbedStage,
     NeighboursStage,
@@ -26,40 +29,81 @@ Add = Callable[[Stage], Stage]
 
 @dataclass(frozen=True)
 class ChainPlanner:
-    """Plans the chains of a recipe: `corpus` are its corpus, tokenizer and tokens."""
+    """Plans the chains of a recipe: `corpus` are its corpus, tokenizer and tokens. Stages of equal
+    settings are shared by the arms."""
 
     add: Add
-    recipe: Recipe
     corpus: Mapping[str, Stage]
     numerics: Numerics
 
-    def chain(self, arm: str, base: Stage, *, seed: int, label: str = "") -> dict[str, Stage]:
-        """The stages that write the text of `arm`, by name, base among them; `seed` is of tuning
-        and synthesis, `label` what sets their labels apart.
+    def chain(
+        self,
+        arm: str,
+        base: Stage,
+        *,
+        recipe: Recipe,
+        seed: int,
+        label: str = "",
+        pairing: str = "",
+    ) -> dict[str, Stage]:
+        """The stages that write the text of an arm of the kind `arm`, by name, base among them.
+
+        `recipe` has the arm's settings; `seed` is of tuning and synthesis, `label` what sets their
+        labels apart, `pairing` those of the stages from embed to pairs.
 
         sbp: the base model, tuned on the pairs, given seed documents. random_pairs: the same, but
-        for the pairs. self_distillation: the base model as it is, given nothing.
+        for the pairs. self_distillation: the base model as it is, given nothing. real_context: no
+        model, the pairs themselves.
         """
         if arm == "self_distillation":
             base = self.add(base)
-            return {"base": base, "synthesize": self._synthesize({"base": base}, seed, label)}
-        chain = self._pairing(base)
+            return {
+                "base": base,
+                "synthesize": self._synthesize({"base": base}, recipe, seed, label),
+            }
+        chain = self._pairing(base, recipe, pairing)
+        unique = {name: self.corpus[name] for name in ("corpus", "tokenizer")}
+        if arm == WITH_PAIRED:
+            inputs = {**self.corpus, "pairs": chain["pairs"]}
+            return chain | {
+                "paired": self.add(
+                    PairedStage({}, inputs, seed=recipe.seed, label=f"paired{label}")
+                )
+            }
         if arm == "random_pairs":
-            inputs = {name: self.corpus[name] for name in ("corpus", "tokenizer")}
-            inputs["pairs"] = chain["pairs"]
             # They are drawn once, as the pairs of SBP are found once, for the split of SBP's first
             # tuning: its held-out documents are kept from this one's too.
-            config = {"validation_fraction": self.recipe.tune.validation_fraction}
+            name = "pairs" if label != pairing else "random pairs"
             chain["pairs"] = self.add(
-                RandomPairsStage(config, inputs, seed=self.recipe.seed, label="pairs random_pairs")
+                RandomPairsStage(
+                    {"validation_fraction": recipe.tune.validation_fraction},
+                    {**unique, "pairs": chain["pairs"]},
+                    seed=recipe.seed,
+                    label=f"{name}{label}",
+                )
             )
-        chain["base"] = self.add(base)
-        chain["tune"] = self._tune(chain, seed, label)
-        chain["synthesize"] = self._synthesize({"tune": chain["tune"]}, seed, label)
+        settings = recipe.synthesize
+        tuning, writing = {"pairs": chain["pairs"]}, {}
+        if recipe.tune.initial == "base":
+            tuning["base"] = self.add(base)
+        if settings.best_of > 1:
+            writing["base"] = self.add(base)
+        writing["tune"] = self._tune(tuning, recipe, seed, label)
+        written = self._synthesize(writing, recipe, seed, label)
+        chain |= tuning | writing | {"synthesize": written}
+        if settings.megadocuments:
+            chain["megadocuments"] = self.add(
+                MegadocumentsStage(
+                    {"draws": settings.megadocuments},
+                    {**unique, "synthesize": written},
+                    seed=recipe.seed,
+                    label=f"megadocuments{label}",
+                )
+            )
         return chain
 
-    def _pairing(self, base: Stage) -> dict[str, Stage]:
-        recipe, numerics, pairs = self.recipe, self.numerics, self.recipe.pairs
+    def _pairing(self, base: Stage, recipe: Recipe, label: str) -> dict[str, Stage]:
+        numerics, pairs = self.numerics, recipe.pairs
         unique = {name: self.corpus[name] for name in ("corpus", "tokenizer")}
         embed_inputs, embed_config = dict(unique), encoder_settings(pairs)
         if pairs.encoder == "lm":
@@ -73,6 +117,7 @@ class ChainPlanner:
                 numerics=numerics.parts if pairs.encoder == "lsa" else numerics.embedding,
                 settings=pairs,
                 base_checkpoint=recipe.tune.initial_checkpoint,
+                label=f"embed{label}",
             )
         )
         neighbours = self.add(
@@ -82,16 +127,17 @@ class ChainPlanner:
                 seed=recipe.seed,
                 numerics=numerics.parts,
                 device=numerics.embedding["device"],
+                label=f"neighbours{label}",
             )
         )
         filters = pairs.model_dump(mode="json", include=set(PairFilterConfig.model_fields))
         inputs = {**unique, "neighbours": neighbours}
-        judged = self.add(PairsStage(filters, inputs, seed=recipe.seed))
+        judged = self.add(PairsStage(filters, inputs, seed=recipe.seed, label=f"pairs{label}"))
         return {"embed": embed, "neighbours": neighbours, "pairs": judged}
 
-    def _tune(self, chain: Mapping[str, Stage], seed: int, label: str) -> Stage:
-        recipe = self.recipe
+    def _tune(self, inputs: Mapping[str, Stage], recipe: Recipe, seed: int, label: str) -> Stage:
         settings = recipe.tune.model_dump(mode="json")
+        start = "initial" if recipe.tune.initial == "scratch" else "initial_checkpoint"
         return self.add(
             TuneStage(
                 {
@@ -99,9 +145,9 @@ class ChainPlanner:
                     "loop": loop_identity(settings),
                     "passes": settings["passes"],
                     "validation_fraction": settings["validation_fraction"],
-                    "initial_checkpoint": settings["initial_checkpoint"],
+                    start: settings[start],
                 },
-                {**self.corpus, "pairs": chain["pairs"], "base": chain["base"]},
+                {**self.corpus, **inputs},
                 seed=seed,
                 numerics=self.numerics.training,
                 label=f"tune{label}",
@@ -109,8 +155,9 @@ class ChainPlanner:
             )
         )
 
-    def _synthesize(self, model: Mapping[str, Stage], seed: int, label: str) -> Stage:
-        recipe = self.recipe
+    def _synthesize(
+        self, model: Mapping[str, Stage], recipe: Recipe, seed: int, label: str
+    ) -> Stage:
         settings = recipe.synthesize
         config = {
             "model": recipe.model.model_dump(mode="json"),
@@ -120,7 +167,11 @@ class ChainPlanner:
             "need_tokens": recipe.budget.synthetic_tokens,
         }
         if "base" in model:
-            config |= {"prompt": "none", "checkpoint": recipe.tune.initial_checkpoint}
+            config["checkpoint"] = recipe.tune.initial_checkpoint
+        if "tune" not in model:
+            config["prompt"] = "none"
+        elif settings.best_of > 1:
+            config["best_of"] = settings.best_of
         return self.add(
             SynthesizeStage(
                 config,

@@ -32,12 +32,13 @@ PALETTE = {
     "oracle": "#b8670f",
     "self-distillation": "#a25cb0",
     "random-pairs": "#14867f",
+    "real-context": "#c2556c",
     "other": "#8a7340",
     "ink": "#747a84",
     "rule": "#8b919a",
     "paper": "#fefefe",
 }
-ARM_ROLES = ("repetition", "sbp", "oracle", "self-distillation", "random-pairs", "other")
+ARM_ROLES = tuple(name for name in PALETTE if name not in ("ink", "rule", "paper"))
 _FONTS = "system-ui, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
 _STYLE = {
     "svg.fonttype": "none",
@@ -54,13 +55,14 @@ _STYLE = {
     "legend.frameon": False,
     "axes.unicode_minus": True,
 }
+_LINES = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (9, 2)), (0, (2, 4)))
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def arm_role(arm: str) -> str:
-    """The arm's name in `PALETTE`, and of its CSS variable; repetition of any text is one role."""
-    role = "repetition" if arm.startswith("repetition_") else arm.replace("_", "-")
-    return role if role in ARM_ROLES else "other"
+    """The name in `PALETTE`, and of the CSS variable, of the arm that a name begins with."""
+    name = arm.replace("_", "-")
+    return next((role for role in ARM_ROLES if f"{name}-".startswith(f"{role}-")), "other")
 
 
 def scored_split(result: Mapping[str, Any]) -> str:
@@ -183,14 +185,17 @@ def curves_figure(curves: Sequence[Mapping[str, Any]], width: int = WIDE) -> str
     late = [y for _, x, ys in lines for t, y in zip(x, ys, strict=True) if t >= last / 5]
     low, high = min(late), max(late)
     pad = 0.06 * (high - low) or 0.05
-    height = 300 if width <= NARROW else 360
+    arms = list(dict.fromkeys(arm for arm, _, _ in lines))
+    dashes = _dashes(arms)
+    height = max(300 if width <= NARROW else 360, 100 + 19 * len(arms))
 
     def draw(axes: Axes) -> None:
         ends: dict[str, list[float]] = {}
         for arm, tokens, losses in lines:
             colour = PALETTE[arm_role(arm)]
             alone = sum(arm == other for other, _, _ in lines) == 1
-            axes.plot(tokens, losses, color=colour, linewidth=2, alpha=1 if alone else 0.65)
+            style = {"linewidth": 2, "alpha": 1 if alone else 0.65, "linestyle": dashes[arm]}
+            axes.plot(tokens, losses, color=colour, **style)
             best = losses.index(min(losses))
             axes.plot(tokens[best], losses[best], "o", color=colour, markersize=6, clip_on=False)
             ends.setdefault(arm, []).append(losses[-1])
@@ -198,7 +203,7 @@ def curves_figure(curves: Sequence[Mapping[str, Any]], width: int = WIDE) -> str
         axes.set_ylim(low - pad, high + pad)
         row = 17 / (0.78 * height) * (high - low + 2 * pad)
         centres = {arm: sum(own) / len(own) for arm, own in ends.items()}
-        for arm, place in _spread(centres, row, low, high).items():
+        for arm, place in spread(centres, row, low, high).items():
             style = {"color": PALETTE[arm_role(arm)], "va": "center"}
             write_label(axes, (last, place), short_name(arm), (8, 0), **style)
         axes.xaxis.set_major_locator(MaxNLocator(3 if width <= NARROW else 5))
@@ -211,7 +216,17 @@ def curves_figure(curves: Sequence[Mapping[str, Any]], width: int = WIDE) -> str
     return draw_svg("curves", f"Validation loss: {described}", width, height, draw)
 
 
-def _spread(places: Mapping[str, float], gap: float, low: float, high: float) -> dict[str, float]:
+def _dashes(arms: Sequence[str]) -> dict[str, Any]:
+    """Line styles that tell arms of one colour apart; the first of each is solid."""
+    seen: dict[str, int] = {}
+    found: dict[str, Any] = {}
+    for arm in arms:
+        place = seen[arm_role(arm)] = seen.get(arm_role(arm), -1) + 1
+        found[arm] = _LINES[place % len(_LINES)]
+    return found
+
+
+def spread(places: Mapping[str, float], gap: float, low: float, high: float) -> dict[str, float]:
     """`places` moved apart to at least `gap`, in their order, inside [low, high] where it can."""
     names = sorted(places, key=lambda name: places[name])
     wanted = [places[name] for name in names]
@@ -334,7 +349,8 @@ def short_name(name: str) -> str:
     """The name of an arm or a stage, short enough for a figure, without what cannot be drawn."""
     label = arm_label(name)
     drawable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in label)
-    return drawable if len(drawable) <= 20 else drawable[:19] + "\N{HORIZONTAL ELLIPSIS}"
+    middle = f"{drawable[:10]}\N{HORIZONTAL ELLIPSIS}{drawable[-9:]}"  # many names begin alike
+    return drawable if len(drawable) <= 20 else middle
 
 
 def _number(value: object) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,16 +16,17 @@ from synboot.experiment.figures import (
     draw_svg,
     scored_split,
     short_name,
+    spread,
     write_label,
 )
-from synboot.experiment.phrases import is_number
+from synboot.experiment.phrases import is_number, over_controls
 
 _KINDS = (("documents", 5.0, 0.45), ("seeds", 1.5, 0.7), ("both", 3.0, 0.9))
 """Of an interval: over what, its width in points, its opacity."""
 
 
 def gains_figure(result: Mapping[str, Any], width: int = WIDE) -> str | None:
-    """What arms gain over repetition, and SBP over its rivals, each with its intervals: over
+    """What arms gain over repetition, and SBP over its controls, each with its intervals: over
     documents, over seeds, over both, from above; a tick is one seed. Arms of more real text are
     left out: their gain would be the scale of all others. None if no gain is known."""
     rows = _gain_rows(result)
@@ -69,16 +69,15 @@ def gains_figure(result: Mapping[str, Any], width: int = WIDE) -> str | None:
 def _gain_rows(result: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
     """Name of a row, arm whose colour it has, and gain."""
     runs = {run["arm"] for run in (result.get("data_efficiency") or {}).get("runs") or []}
-    gains = result.get("comparisons") or {}
+    gains, arms = result.get("comparisons") or {}, result.get("arms") or {}
     rows = [
         (short_name(arm), arm, of_arm.get("bits_per_byte") or {})
         for arm, of_arm in gains.items()
-        if arm not in {*runs, "oracle"}
+        if arm not in runs and "oracle" not in (arm, (arms.get(arm) or {}).get("of"))
     ]
-    over = (result.get("statistics") or {}).get("sbp_over") or {}
     rows += [
         (f"SBP over\n{short_name(arm)}", "sbp", of_arm.get("bits_per_byte") or {})
-        for arm, of_arm in over.items()
+        for arm, of_arm in over_controls(result).items()
     ]
     return [row for row in rows if is_number(row[2].get("gain"))]
 
@@ -93,12 +92,12 @@ def efficiency_figure(result: Mapping[str, Any], width: int = WIDE) -> str | Non
     metric = found["metric"]
     multiples = [run["multiple"] for run in runs]
     first, last = multiples[0], multiples[-1]
-    height = 320 if width <= NARROW else 360
+    height = max(320 if width <= NARROW else 360, 100 + 19 * len(found["arms"]))
 
     def draw(axes: Axes) -> None:
         colour = PALETTE["repetition"]
         axes.plot(multiples, [run[metric] for run in runs], "o-", color=colour, markersize=6)
-        levels = []
+        levels: dict[str, float] = {}
         for arm, one in found["arms"].items():
             loss = result["arms"][arm]["test"][metric]
             role = PALETTE[arm_role(arm)]
@@ -113,13 +112,12 @@ def efficiency_figure(result: Mapping[str, Any], width: int = WIDE) -> str | Non
                 axes.plot([low, high], [loss, loss], color=role, linewidth=5, alpha=0.45)
             marker = {"above": ">", "below": "<"}.get(one["beyond"], "o")
             axes.plot([value], [loss], marker, color=role, markersize=8)
-            levels.append((loss, arm, role))
-        span = max(run[metric] for run in runs) - min(run[metric] for run in runs)
-        gap = 17 / (0.72 * height) * (span or 1)
-        place = math.inf
-        for loss, arm, role in sorted(levels, reverse=True):
-            place = min(loss, place - gap)
-            write_label(axes, (last, place), short_name(arm), (10, 0), color=role, va="center")
+            levels[arm] = loss
+        low, high = axes.get_ylim()
+        gap = 17 / (0.72 * height) * (high - low)
+        for arm, place in spread(levels, gap, low, high).items():
+            style = {"color": PALETTE[arm_role(arm)], "va": "center"}
+            write_label(axes, (last, place), short_name(arm), (10, 0), **style)
         axes.set_xscale("log")
         axes.set_xticks(multiples, [f"{multiple:.3g}" for multiple in multiples])
         axes.xaxis.set_minor_locator(NullLocator())

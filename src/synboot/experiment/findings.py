@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from synboot.experiment.arms import REFERENCE, SAME_COST, is_multiple
+from synboot.experiment.arm_settings import REFERENCE, SAME_COST
+from synboot.experiment.arms import is_multiple
 from synboot.experiment.phrases import verdict_of
 from synboot.experiment.statistics.efficiency import Multiples, data_efficiency
 from synboot.experiment.statistics.losses import LEVEL, Bounds, Losses, Refused

@@ -67,7 +67,7 @@ def times_ends(bounds: Mapping[str, Any] | None, runs: Sequence[Mapping[str, Any
 
 def rivals(result: Mapping[str, Any]) -> str:
     """Where SBP stands beside the controls, in one sentence; nothing where there are none."""
-    over = (result.get("statistics") or {}).get("sbp_over") or {}
+    over = over_controls(result)
     by_verdict: dict[str, list[str]] = {}
     for arm, gains in over.items():
         by_verdict.setdefault(verdict_of(gains["bits_per_byte"]), []).append(arm)
@@ -83,6 +83,28 @@ def but_same_cost(result: Mapping[str, Any]) -> str:
     """The arm, where there is one, that trains on more tokens than all others."""
     cost = result.get("cost_inclusive")
     return f" (but for {arm_label(cost['arm'])})" if cost else ""
+
+
+def over_controls(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What SBP gains over its controls; a variant of an arm is none."""
+    over = (result.get("statistics") or {}).get("sbp_over") or {}
+    arms = result.get("arms") or {}
+    return {arm: gains for arm, gains in over.items() if "of" not in (arms.get(arm) or {})}
+
+
+def variant_rows(result: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Arms with settings of their own: which arm they are, if another one, and what they set."""
+    rows = []
+    for arm, facts in (result.get("arms") or {}).items():
+        own = [f"{name} {_plain(value)}" for name, value in (facts.get("settings") or {}).items()]
+        own += [f"{facts['rounds']} rounds"] if "rounds" in facts else []
+        if own:
+            rows.append({"arm": arm, "of": facts.get("of", ""), "settings": ", ".join(own)})
+    return rows
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _list(arms: Sequence[str]) -> str:

@@ -6,14 +6,15 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from synboot.core.errors import BadInput
 from synboot.core.judgement import Judge
 from synboot.data.files import Paths, corpus_bytes_digest, spool_stream
+from synboot.experiment.arm_settings import REFERENCE, SAME_COST
 from synboot.experiment.arms import (
     PAID_STAGES,
-    REFERENCE,
-    SAME_COST,
+    WITH_PAIRED,
     WITH_SYNTHETIC,
     arm_names,
     arm_sources,
@@ -23,7 +24,7 @@ from synboot.experiment.numerics import Numerics, numerics_of
 from synboot.experiment.quality_plan import plan_quality
 from synboot.experiment.recipe import STANDARD_INPUT, Recipe
 from synboot.experiment.stages.corpus import CorpusStage, TokenizerStage, TokensStage
-from synboot.experiment.stages.evaluation import EvaluateStage
+from synboot.experiment.stages.evaluation import EnsembleStage, EvaluateStage
 from synboot.experiment.stages.training import COST_OF, PretrainStage, loop_identity
 from synboot.experiment.task_plan import contamination_stage, items_stage, tasks_stage
 from synboot.model.architecture import shape_of
@@ -34,6 +35,8 @@ from synboot.worlds.pydocs import fingerprint, write_pydocs
 
 Run = tuple[str, int]
 """An arm and its training seed."""
+
+_ROUND = ", round "
 
 
 @dataclass
@@ -53,6 +56,8 @@ class Plan:
     """Of the synthetic text, if the run has any."""
     pretrain: dict[Run, Stage] = field(default_factory=dict)
     evaluate: dict[Run, Stage] = field(default_factory=dict)
+    ensembles: dict[str, Stage] = field(default_factory=dict)
+    """By arm, of all its seeds."""
     tasks: dict[Run, Stage] = field(default_factory=dict)
     contamination: Stage | None = None
 
@@ -128,10 +133,15 @@ def make_plan(
         plan.quality = plan_quality(plan, numerics.parts, runs / "answers", judge)
     for arm in arm_names(recipe.experiment):
         for seed in seeds:
-            run = (arm, seed)
-            plan.pretrain[run] = plan.add(_pretrain(plan, arm, seed, numerics))
+            planned = _pretrain(plan, arm, seed, numerics)
+            plan.pretrain[arm, seed] = known = plan.add(planned)
+            if _ROUND in known.label:  # that of a round of another arm too
+                known.label = planned.label
     for run, pretrain in plan.pretrain.items():
         plan.evaluate[run] = plan.add(_evaluate(plan, run, pretrain, numerics))
+    if recipe.experiment.ensembles:
+        for arm in plan.arms:
+            plan.ensembles[arm] = plan.add(_ensemble(plan, arm, numerics))
     if items is not None:
         for run, pretrain in plan.pretrain.items():
             own = tasks_stage(recipe, run, items, pretrain, plan.corpus, numerics)
@@ -164,61 +174,122 @@ def _plan_corpus(plan: Plan, paths: Paths, content: str, numerics: Numerics) -> 
 
 
 def _plan_chains(plan: Plan, numerics: Numerics) -> None:
-    """What writes synthetic text: once, with the first seed, or for every seed."""
+    """What writes the text of arms: once, with the first seed, or for every seed. The base model is
+    always the run's repetition."""
     recipe, seeds = plan.recipe, plan.recipe.experiment.seeds
-    planner = ChainPlanner(plan.add, recipe, plan.corpus, numerics)
-    for arm in recipe.experiment.arms:
-        if arm not in WITH_SYNTHETIC:
+    for arm in (*recipe.experiment.arms, *recipe.experiment.variants):
+        if recipe.experiment.kind_of(arm) not in (*WITH_SYNTHETIC, WITH_PAIRED):
             continue
-        label = "" if arm == "sbp" else f" {arm}"
         for place, seed in enumerate(seeds):
             if place and not recipe.experiment.bootstrap_per_seed:
                 plan.chains[arm, seed] = plan.chains[arm, seeds[0]]
-                continue
-            plan.chains[arm, seed] = planner.chain(
-                arm,
-                _pretrain(plan, REFERENCE, seed, numerics),
-                seed=recipe.seed + seed - seeds[0],  # the first is that of the recipe
-                label=f"{label}, seed {seed}" if place else label,
-            )
+            else:
+                plan.chains[arm, seed] = _chain(plan, arm, seed, numerics)
     plan.bootstrap = plan.chains.get(("sbp", seeds[0]), {})
 
 
-def _pretrain(plan: Plan, arm: str, seed: int, numerics: Numerics) -> PretrainStage:
-    recipe = plan.recipe
+def _chain(plan: Plan, arm: str, seed: int, numerics: Numerics) -> dict[str, Stage]:
+    """The chain of an arm and a training seed, of its last round."""
+    recipe, first = plan.recipe, plan.recipe.experiment.seeds[0]
+    own, kind = recipe.of_arm(arm), recipe.experiment.kind_of(arm)
+    planner = ChainPlanner(plan.add, plan.corpus, numerics)
+    of_seed = f", seed {seed}" if seed != first else ""
+    of_arm = "" if arm == "sbp" else f" {arm}"
+    variant = recipe.experiment.variants.get(arm)
+    base: Stage = _pretrain(plan, REFERENCE, seed, numerics)
+    chain: dict[str, Stage] = {}
+    for round_ in range(1, (variant.rounds if variant else 1) + 1):
+        of_round = f"{_ROUND}{round_}" if round_ > 1 else ""
+        if chain:
+            label = f"pretrain {arm}, seed {seed}{_ROUND}{round_ - 1}"
+            base = _pretrain(plan, arm, seed, numerics, chain=chain, label=label)
+        shared = not of_round and _pairs_alike(own, recipe)
+        chain = planner.chain(
+            kind,
+            base,
+            recipe=own,
+            seed=recipe.seed + seed - first,  # the first is that of the recipe
+            label=f"{of_arm}{of_seed}{of_round}",
+            pairing=of_seed if shared else f"{of_arm}{of_seed}{of_round}",
+        )
+    return chain
+
+
+def _pairs_alike(one: Recipe, other: Recipe) -> bool:
+    """Whether the same base model leads both to the same pairs."""
+    return (one.pairs, one.tune.initial_checkpoint) == (other.pairs, other.tune.initial_checkpoint)
+
+
+def _text_of(chain: Mapping[str, Stage]) -> dict[str, Stage]:
+    """The stage of a chain whose text is trained on, as an input."""
+    if "paired" in chain:
+        return {"paired": chain["paired"]}
+    return {"synthesize": chain.get("megadocuments", chain["synthesize"])}
+
+
+def _pretrain(
+    plan: Plan,
+    arm: str,
+    seed: int,
+    numerics: Numerics,
+    *,
+    chain: Mapping[str, Stage] | None = None,
+    label: str | None = None,
+) -> PretrainStage:
+    """Training of an arm, on the text of `chain`, by default its own."""
+    own, kind = plan.recipe.of_arm(arm), plan.recipe.experiment.kind_of(arm)
     inputs = {name: plan.corpus[name] for name in ("tokenizer", "tokens")}
-    if arm in WITH_SYNTHETIC:
-        inputs["synthesize"] = plan.chains[arm, seed]["synthesize"]
+    config = {
+        "model": own.model.model_dump(mode="json"),
+        "loop": loop_identity(own.pretrain.model_dump(mode="json")),
+        "sources": arm_sources(kind, own.budget, own.experiment),
+    }
+    if kind in (*WITH_SYNTHETIC, WITH_PAIRED):
+        chain = chain or plan.chains[arm, seed]
+        inputs |= _text_of(chain)
+        if own.pretrain.order != "mixed":
+            config["order"] = own.pretrain.order
     if arm == SAME_COST:
         paid = plan.chains["sbp", seed]
         inputs |= {f"{COST_OF}{name}": paid[name] for name in PAID_STAGES}
     return PretrainStage(
-        {
-            "model": recipe.model.model_dump(mode="json"),
-            "loop": loop_identity(recipe.pretrain.model_dump(mode="json")),
-            "sources": arm_sources(arm, recipe.budget, recipe.experiment),
-        },
+        config,
         inputs,
         seed=seed,
         numerics=numerics.training,
-        label=f"pretrain {arm}, seed {seed}",
-        checkpoint_seconds=recipe.runtime.checkpoint_seconds,
+        label=label or f"pretrain {arm}, seed {seed}",
+        checkpoint_seconds=own.runtime.checkpoint_seconds,
     )
 
 
 def _evaluate(plan: Plan, run: Run, pretrain: Stage, numerics: Numerics) -> EvaluateStage:
-    recipe = plan.recipe
     return EvaluateStage(
-        {
-            "split": recipe.evaluate.split,
-            "checkpoint": recipe.evaluate.checkpoint,
-            "model": recipe.model.model_dump(mode="json"),
-        },
+        _scoring(plan.recipe),
         {**plan.corpus, "pretrain": pretrain},
-        seed=recipe.seed,
+        seed=plan.recipe.seed,
         numerics=numerics.scoring,
         label=f"evaluate {run[0]}, seed {run[1]}",
     )
+
+
+def _ensemble(plan: Plan, arm: str, numerics: Numerics) -> EnsembleStage:
+    seeds = enumerate(plan.recipe.experiment.seeds)
+    return EnsembleStage(
+        _scoring(plan.recipe),
+        {**plan.corpus, **{f"pretrain_{place}": plan.pretrain[arm, seed] for place, seed in seeds}},
+        seed=plan.recipe.seed,
+        numerics=numerics.scoring,
+        label=f"ensemble {arm}",
+    )
+
+
+def _scoring(recipe: Recipe) -> dict[str, Any]:
+    """What held-out scores depend on beside text and models."""
+    return {
+        "split": recipe.evaluate.split,
+        "checkpoint": recipe.evaluate.checkpoint,
+        "model": recipe.model.model_dump(mode="json"),
+    }
 
 
 def planned_cost(stage: Stage, recipe: Recipe) -> Mapping[str, int | None]:

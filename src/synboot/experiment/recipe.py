@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -20,9 +20,21 @@ from synboot.core.config import (
     read_recipe,
     validate,
 )
+from synboot.core.errors import BadInput
 from synboot.data.corpus import MAX_DOCUMENT_BYTES, LongDocuments, OnBad
 from synboot.data.cuts import MIN_PIECE_BYTES
+from synboot.data.mixture import MixtureOrder
 from synboot.eval.quality.settings import QualityConfig
+from synboot.experiment.arm_settings import (
+    SAME_COST,
+    ArmName,
+    Settings,
+    VariantConfig,
+    arm_of_multiple,
+    by_section,
+    check_arms,
+    settings_of,
+)
 from synboot.experiment.task_recipe import Tasks
 from synboot.model.architecture import PRESETS
 from synboot.model.decode import CacheType
@@ -37,7 +49,6 @@ from synboot.train.device import DeviceName, Precision
 from synboot.train.loop import LoopConfig
 from synboot.worlds.facts.world import FactsConfig
 
-ArmName = Literal["repetition", "sbp", "oracle", "self_distillation", "random_pairs"]
 CheckpointRule = Literal["last", "best"]
 IndexName = Literal["exact", "lists"]
 
@@ -170,6 +181,14 @@ class PairsConfig(EncoderConfig, PairFilterConfig):
         return self
 
 
+class PretrainConfig(LoopConfig):
+    """Pretraining of every arm."""
+
+    order: MixtureOrder = "mixed"
+    """Of an arm's real and other text: rows of both spread over the run, or the other text first.
+    """
+
+
 class TuneConfig(LoopConfig):
     """Synthesizer-tuning. Small constant learning rate and checkpoint of lowest validation loss
     are recalled of the paper."""
@@ -179,6 +198,8 @@ class TuneConfig(LoopConfig):
     """Times that every ordered pair is seen."""
     validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
     """Share of pairs held out; they share no document with the others."""
+    initial: Literal["base", "scratch"] = "base"
+    """Start from the base model, or from random weights."""
     initial_checkpoint: CheckpointRule = "best"
     """Which weights of the base model the synthesizer starts from."""
 
@@ -191,7 +212,22 @@ class SynthesizeConfig(SamplingConfig):
     max_draws_per_seed: int = Field(default=100, ge=1)
     """Give up when so many draws of every seed document, in whole rounds of `draws_per_prompt`, do
     not meet the need."""
+    best_of: int = Field(default=1, ge=1)
+    """Of so many draws of a seed document that follow each other the one that it says most of:
+    the highest log p(d2|d1) - log p(d2) a token."""
+    megadocuments: int = Field(default=0, ge=0)
+    """Train on a seed document and so many of its draws after it as one document; 0 for draws
+    alone."""
     filters: TextFilterConfig = TextFilterConfig()
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> Self:
+        if self.draws_per_prompt % self.best_of:
+            raise ValueError(
+                f"best_of: {self.best_of} draws do not divide the {self.draws_per_prompt} of "
+                "draws_per_prompt"
+            )
+        return self
 
 
 class EvaluateConfig(Config):
@@ -220,6 +256,20 @@ class ExperimentConfig(Config):
     cost_inclusive: bool = False
     """An arm that repeats for longer: by the FLOPs that SBP's pairing, tuning and synthesis took.
     """
+    variants: dict[str, VariantConfig] = Field(default_factory=dict)
+    """Arms that are others with other settings, by name."""
+    overrides: dict[str, Settings] = Field(default_factory=dict)
+    """Settings of single arms, which their variants have too."""
+    ensembles: bool = False
+    """Also score the mean probability of an arm's seeds."""
+
+    def kind_of(self, arm: str) -> str:
+        """What an arm is a variant of; itself, if it is none."""
+        return self.variants[arm].of if arm in self.variants else arm
+
+    def settings_of(self, arm: str) -> dict[str, Any]:
+        """The arm's own settings; a variant has those of its arm, and its own above them."""
+        return settings_of(arm, self.variants, self.overrides)
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -237,6 +287,15 @@ class ExperimentConfig(Config):
         for name, arm in (("repetition_multiples", "repetition"), ("cost_inclusive", "sbp")):
             if getattr(self, name) and arm not in self.arms:
                 raise ValueError(f"{name}: expected {arm} among the arms")
+        if self.ensembles and len(self.seeds) == 1:
+            raise ValueError("ensembles: expected several seeds")
+        return self
+
+    @model_validator(mode="after")
+    def _settings_of_arms(self) -> Self:
+        multiples = (arm_of_multiple(multiple) for multiple in self.repetition_multiples)
+        known = (*get_args(ArmName), *multiples, SAME_COST)
+        check_arms(known, self.variants, self.overrides)
         return self
 
 
@@ -283,7 +342,7 @@ class Recipe(Config):
     tokenizer: TokenizerConfig
     budget: BudgetConfig
     model: ModelConfig
-    pretrain: LoopConfig
+    pretrain: PretrainConfig
     pairs: PairsConfig = PairsConfig()
     tune: TuneConfig
     synthesize: SynthesizeConfig = SynthesizeConfig()
@@ -291,6 +350,27 @@ class Recipe(Config):
     evaluate: EvaluateConfig = EvaluateConfig()
     experiment: ExperimentConfig = ExperimentConfig()
     runtime: RuntimeConfig = Field(default_factory=RuntimeConfig)
+
+    def of_arm(self, arm: str) -> Recipe:
+        """This recipe with the arm's own settings in place. Raises BadInput."""
+        own = by_section(self.experiment.settings_of(arm))
+        sections = {
+            name: validate(
+                type(section), merge(section.model_dump(), values), f"{arm}, section {name}"
+            )
+            for name, values in own.items()
+            for section in [getattr(self, name)]
+        }
+        return self.model_copy(update=sections)
+
+    @model_validator(mode="after")
+    def _settings_of_arms(self) -> Self:
+        for arm in (*self.experiment.overrides, *self.experiment.variants):
+            try:
+                self.of_arm(arm)
+            except BadInput as error:
+                raise ValueError(f"experiment: settings of {error}") from None
+        return self
 
     def dump(self) -> dict[str, Any]:
         """The resolved recipe as plain values."""

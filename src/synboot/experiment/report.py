@@ -18,7 +18,15 @@ from markupsafe import Markup
 
 from synboot.core.storage import atomic_file
 from synboot.experiment import figures, figures_statistics
-from synboot.experiment.phrases import arm_label, but_same_cost, governing, rivals, verdict_of
+from synboot.experiment.ensembles import ensemble_lines
+from synboot.experiment.phrases import (
+    arm_label,
+    but_same_cost,
+    governing,
+    rivals,
+    variant_rows,
+    verdict_of,
+)
 from synboot.experiment.quality_report import quality_section
 from synboot.experiment.report_statistics import statistics_section
 from synboot.experiment.task_section import contamination_rows, task_rows
@@ -99,6 +107,8 @@ def render(data: ReportData) -> str:
         arms=_arms(result),
         arms_over="documents and seeds" if _over_both(result) else "documents",
         seeds=_seeds(result),
+        variants=variant_rows(result),
+        ensembles=ensemble_lines(result),
         task_rows=task_rows(result),
         contamination_rows=contamination_rows(result),
         figures=_figures(data),
@@ -218,7 +228,7 @@ def _seeds(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _method_ledger(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The ledger without evaluation, which every arm has and no method needs."""
-    evaluation = ("evaluate", "items", "tasks", "contamination")
+    evaluation = ("evaluate", "ensemble", "items", "tasks", "contamination")
     return [entry for entry in result.get("ledger") or [] if entry["stage"] not in evaluation]
 
 

@@ -9,10 +9,13 @@ import pyarrow.parquet as pq
 
 from synboot.core.storage import read_json
 from synboot.data.ngrams import all_windows, count_found, with_windows
-from synboot.experiment.arms import PAID_STAGES, REFERENCE, SAME_COST
+from synboot.experiment.arm_settings import REFERENCE, SAME_COST
+from synboot.experiment.arms import PAID_STAGES
+from synboot.experiment.ensembles import ensemble_facts
 from synboot.experiment.findings import doubts, findings, metrics
 from synboot.experiment.phrases import but_same_cost
 from synboot.experiment.plan import Plan
+from synboot.experiment.recipe import Recipe
 from synboot.experiment.report import ReportData
 from synboot.experiment.stages.corpus import (
     heldout_documents,
@@ -93,6 +96,13 @@ def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
             text_per_seed=recipe.experiment.bootstrap_per_seed,
         ),
         "cost_inclusive": _cost_inclusive(plan, artifacts),
+        **ensemble_facts(
+            {
+                arm: read_scores(artifacts[stage.id].file("scores.parquet"))
+                for arm, stage in plan.ensembles.items()
+            },
+            len(seeds),
+        ),
         "ledger": _ledger(plan, artifacts),
         "stages": {
             stage.label: stage.id for stage in sorted(plan.stages, key=lambda stage: stage.label)
@@ -106,11 +116,11 @@ def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
             **oracle_facts(tokens, recipe.budget.oracle_multiple),
         }
     if plan.bootstrap:
-        result |= _text_facts(plan, artifacts, plan.bootstrap)
+        result |= _text_facts(plan, artifacts, "sbp")
     result["controls"] = {
-        arm: _text_facts(plan, artifacts, plan.chains[arm, seeds[0]])
+        arm: _text_facts(plan, artifacts, arm)
         for arm in plan.arms
-        if arm != "sbp" and (arm, seeds[0]) in plan.chains
+        if arm != "sbp" and "synthesize" in plan.chains.get((arm, seeds[0]), {})
     }
     if plan.quality is not None:
         result["quality"] = read_json(artifacts[plan.quality.id].file("quality.json"))
@@ -123,19 +133,22 @@ def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
     return result
 
 
-def _text_facts(plan: Plan, artifacts: Artifacts, chain: Mapping[str, Stage]) -> dict[str, Any]:
+def _text_facts(plan: Plan, artifacts: Artifacts, arm: str) -> dict[str, Any]:
     """What wrote the text of an arm, and what was written: of the first seed."""
+    chain = plan.chains[arm, plan.recipe.experiment.seeds[0]]
     own = {name: artifacts[stage.id].counts for name, stage in chain.items()}
     synthesize = _without_flops(own["synthesize"])
-    budget = plan.recipe.budget
+    total = plan.recipe.budget.training_tokens
     facts: dict[str, Any] = {
         "synthetic": {
             **synthesize,
-            "share_requested": budget.synthetic_share,
-            "share": synthesize["tokens"] / budget.training_tokens,
+            "share_requested": plan.recipe.of_arm(arm).budget.synthetic_share,
+            "share": synthesize["tokens"] / total,
             "heldout_overlap": _heldout_overlap(plan, artifacts, chain["synthesize"]),
         }
     }
+    if "megadocuments" in own:
+        facts["megadocuments"] = _without_flops(own["megadocuments"])
     if "pairs" in own:
         facts["pairs"] = _without_flops(own["pairs"])
     if tune := own.get("tune"):
@@ -157,6 +170,8 @@ def _multiples(plan: Plan, artifacts: Artifacts) -> dict[str, float]:
     budget they have."""
     tokens, unique = artifacts[plan.corpus["tokens"].id], {REFERENCE: 1.0}
     for run, stage in plan.pretrain.items():
+        if run[0] in plan.recipe.experiment.variants:
+            continue  # an arm to be measured
         multiples = [source.get("multiple") for source in stage.config["sources"]]
         if None not in multiples:
             unique[run[0]] = oracle_facts(tokens, multiples[0])["multiple"]
@@ -216,6 +231,7 @@ def _arm_facts(
     counts = {run[1]: artifacts[plan.pretrain[run].id].counts for run in runs}
     first = counts[runs[0][1]]
     return {
+        **_variant_facts(plan.recipe, arm),
         "trained_tokens": first["trained_tokens"],
         "flops": first["flops"],
         "mixture": first["mixture"],
@@ -231,6 +247,16 @@ def _arm_facts(
         },
         "test": metrics(mean),
     }
+
+
+def _variant_facts(recipe: Recipe, arm: str) -> dict[str, Any]:
+    """What makes an arm differ from the recipe; nothing of most arms."""
+    facts: dict[str, Any] = {}
+    if arm in recipe.experiment.variants:
+        variant = recipe.experiment.variants[arm]
+        facts = {"of": variant.of} | ({"rounds": variant.rounds} if variant.rounds > 1 else {})
+    own = recipe.experiment.settings_of(arm)
+    return facts | ({"settings": own} if own else {})
 
 
 def _ledger(plan: Plan, artifacts: Artifacts) -> list[dict[str, Any]]:

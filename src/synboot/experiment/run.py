@@ -98,7 +98,7 @@ def _check(plan: Plan, stage: Stage, artifact: Artifact) -> None:
     """Refuse what cannot be done as soon as it can be known, before anything is trained."""
     if stage.name != "tokens":
         return
-    if "oracle" in plan.recipe.experiment.arms:
+    if "oracle" in map(plan.recipe.experiment.kind_of, plan.arms):
         check_oracle(artifact, plan.recipe.budget.oracle_multiple)
     for multiple in plan.recipe.experiment.repetition_multiples:
         check_oracle(artifact, multiple, "experiment.repetition_multiples")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from synboot.experiment.ensembles import ensemble_lines
 from synboot.experiment.phrases import (
     arm_label,
     but_same_cost,
@@ -56,9 +57,10 @@ def comparison_table(result: Mapping[str, Any]) -> str:
         documents += f"; {seeds} training seeds"
     several = seeds > 1
     header = "gain in bits/byte [95% over documents]" if several else "gain in bits/byte [95%]"
+    width = max(20, *map(len, result["arms"]))
     lines = [
         documents,
-        f"{'arm':20} {'bits/byte':>9} {'nats/token':>10} {'perplexity':>10}  {header:39}"
+        f"{'arm':{width}} {'bits/byte':>9} {'nats/token':>10} {'perplexity':>10}  {header:39}"
         + ("[over seeds]         [over both]" if several else ""),
     ]
     lines[1] = lines[1].rstrip()
@@ -66,7 +68,7 @@ def comparison_table(result: Mapping[str, Any]) -> str:
         test = facts["test"]
         gain = result["comparisons"].get(arm, {}).get("bits_per_byte")
         lines.append(
-            f"{arm:20} {test['bits_per_byte']:9.4f} {test['nats_per_token']:10.4f} "
+            f"{arm:{width}} {test['bits_per_byte']:9.4f} {test['nats_per_token']:10.4f} "
             f"{test['perplexity']:10.2f}  {_gain(gain, several) if gain else ''}".rstrip()
         )
     if result["recovered"]:
@@ -85,6 +87,7 @@ def comparison_table(result: Mapping[str, Any]) -> str:
         )
     if standing := rivals(result):
         lines.append(standing)
+    lines += ensemble_lines(result)
     return "\n".join([*lines, *task_lines(result)])
 
 

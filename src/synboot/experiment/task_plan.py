@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from synboot.data.files import DataFile, bytes_digest, list_files
+from synboot.experiment.arms import arm_names
 from synboot.experiment.numerics import Numerics
 from synboot.experiment.recipe import Recipe
 from synboot.experiment.stages.contamination import SYNTHETIC, ContaminationStage
@@ -55,15 +56,15 @@ def contamination_stage(
     inputs = {"items": items, **corpus}
     experiment = recipe.experiment
     multiples: list[float | str] = [*experiment.repetition_multiples]
-    if "oracle" in experiment.arms:
+    if "oracle" in map(experiment.kind_of, arm_names(experiment)):
         multiples.append(recipe.budget.oracle_multiple)
     if multiples:
         config["sources"].append("oracle")
         config["oracle_multiple"] = "max" if "max" in multiples else max(map(float, multiples))
     known: set[str] = set()
     for (arm, seed), chain in chains.items():
-        text = chain["synthesize"]
-        if text.id in known:
+        text = chain.get("synthesize")  # paired real documents are none of their own
+        if text is None or text.id in known:
             continue
         known.add(text.id)
         name = "" if arm == "sbp" else f" {arm}"

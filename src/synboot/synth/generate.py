@@ -16,7 +16,8 @@ import numpy as np
 
 from synboot.core.verdict import Drop, Keep, Tally, judge
 from synboot.data.tokenizer import TextTokenizer
-from synboot.synth.engine import Engine, Request, SamplingConfig
+from synboot.synth.best import BestOf
+from synboot.synth.engine import Completion, Engine, Request, SamplingConfig
 from synboot.synth.filters import CorpusWindows, Draft, EarlierDraws, TextFilterConfig, text_filters
 from synboot.synth.order import DrawOrder
 from synboot.synth.template import prompt
@@ -55,10 +56,12 @@ def draw(
     filters: TextFilterConfig,
     context: int,
     seed: int,
+    best_of: BestOf | None = None,
 ) -> list[Row]:
     """Draws `first` to `stop` of the total order, each with its verdict.
 
-    What a draw is does not depend on the range it is asked in (at a given number of slots).
+    What a draw is does not depend on the range it is asked in (at a given number of slots). With
+    `best_of` a range is of whole groups, and rows have a `log_ratio` where draws were scored.
     """
     places = [(number, seeds(place)) for place, number in map(order.place, range(first, stop))]
     requests = [
@@ -72,9 +75,8 @@ def draw(
     ]
     checks = text_filters(filters, corpus)
     rows = []
-    for (number, document), completion in zip(
-        places, engine.sample(requests, sampling), strict=True
-    ):
+    completions = engine.sample(requests, sampling)
+    for (number, document), completion in zip(places, completions, strict=True):
         text = _valid_text(tokenizer, completion.tokens)
         draft = Draft(completion.tokens, text, completion.finish_reason, document.text)
         verdict = judge(draft, checks)
@@ -96,7 +98,22 @@ def draw(
                 "source": document.source,
             }
         )
+    if best_of is not None:
+        for start in range(0, len(rows), best_of.size):
+            kept = [i for i in range(start, start + best_of.size) if rows[i]["verdict"] == "keep"]
+            drawn = [_with_end(completions[i], tokenizer.end_id) for i in kept]
+            chosen = best_of.verdicts(requests[start].prompt, drawn) if kept else []
+            for i, (score, drop) in zip(kept, chosen, strict=True):
+                rows[i]["log_ratio"] = score
+                if drop is not None:
+                    rows[i] |= {"verdict": "drop", "reason": drop.reason, "score": drop.score}
     return rows
+
+
+def _with_end(completion: Completion, end_id: int) -> np.ndarray:
+    """All tokens that were drawn."""
+    ended = completion.finish_reason == "end"
+    return np.append(completion.tokens, end_id) if ended else completion.tokens
 
 
 def _valid_text(tokenizer: TextTokenizer, tokens: np.ndarray) -> str | None:
@@ -127,6 +144,8 @@ class Prefix:
     num_tokens: int = 0
     sampled: list[int] = field(default_factory=list)
     """Tokens sampled for each candidate looked at, END included."""
+    log_ratios: list[float | None] = field(default_factory=list)
+    """The score of each where it was one of several to choose from."""
     tally: Tally = field(default_factory=Tally)
     _earlier: EarlierDraws | None = None
     _draws: int = 0
@@ -148,6 +167,7 @@ class Prefix:
         )
         self._draws = max(self._draws, int(row["draw"]) + 1)
         self.sampled.append(int(row["sampled_tokens"]) + (row["finish_reason"] == "end"))
+        self.log_ratios.append(row.get("log_ratio"))
         self.tally.add(
             verdict,
             lambda: {

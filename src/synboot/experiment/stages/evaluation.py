@@ -35,10 +35,15 @@ class EvaluateStage(Stage):
         super().__init__(*arguments, **options)
         self.model_directory = model_directory
         """A user's model, in place of the run's; the config has the digest of its content."""
-        self._model: Any = None
+        self._models: list[Any] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_model": None}
+        return super().__getstate__() | {"_models": []}
+
+    def _directories(self, context: Context) -> list[Path]:
+        """Of the models whose probabilities are scored, or their mean."""
+        given = self.model_directory
+        return [given or context.inputs["pretrain"].file(self.config["checkpoint"])]
 
     def enter(self) -> None:
         """As many threads as training has."""
@@ -59,13 +64,9 @@ class EvaluateStage(Stage):
         documents = heldout_documents(context.inputs["corpus"], split)
         store = TokenStore(context.inputs["tokens"].file(split))
         tokenizer = TextTokenizer.load(context.inputs["tokenizer"].path)
-        if self._model is None:
-            given = self.model_directory
-            self._model = load_model(
-                given or context.inputs["pretrain"].file(self.config["checkpoint"])
-            )
+        self._models = self._models or [load_model(path) for path in self._directories(context)]
         found = score_documents(
-            self._model,
+            self._models,
             [store[i][:-1] for i in range(start, stop)],
             documents.texts(start, stop),
             context=length,
@@ -84,18 +85,18 @@ class EvaluateStage(Stage):
             }
         )
         pq.write_table(table, directory / "scores.parquet")
-        windows = (
+        windows = [
             window.stop - window.start
             for document, num_tokens in enumerate(found.num_tokens.tolist())
             for window in windows_of(document, num_tokens, length)
-        )
-        cost = known_cost(self._model)
-        flops = None if cost is None else sum(forward_flops(cost, 0, size) for size in windows)
-        return {"documents": stop - start, "flops": flops}
+        ]
+        costs = [known_cost(model) for model in self._models]
+        flops = [sum(forward_flops(cost, 0, size) for size in windows) for cost in costs if cost]
+        return {"documents": stop - start, "flops": None if None in costs else sum(flops)}
 
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
         """Write scores.parquet: id, num_tokens, num_bytes, nats, group (null where none)."""
-        self._model = None
+        self._models = []
         table = pa.concat_tables([pq.read_table(part / "scores.parquet") for part in parts])
         pq.write_table(table, context.directory / "scores.parquet")
         flops = [part_counts(part)["flops"] for part in parts]
@@ -107,6 +108,18 @@ class EvaluateStage(Stage):
             "bits_per_byte": scores.bits_per_byte(),
             "nats_per_token": scores.nats_per_token(),
         }
+
+
+class EnsembleStage(EvaluateStage):
+    """Scores the mean probability of an arm's training seeds, inputs `pretrain_0`, `pretrain_1`,
+    ...: a reference that costs as many times as much to train and to use."""
+
+    name = "ensemble"
+    version = 1
+
+    def _directories(self, context: Context) -> list[Path]:
+        seeds = [name for name in context.inputs if name.startswith("pretrain_")]
+        return [context.inputs[name].file(self.config["checkpoint"]) for name in seeds]
 
 
 def read_scores(file: Path) -> Scores:

@@ -21,6 +21,7 @@ from synboot.experiment.stages.process import set_threads
 from synboot.model.architecture import empty_model, load_model
 from synboot.model.flops import Cost, forward_flops, known_cost, sampling_flops
 from synboot.pipeline.stage import Context, Counts, Stage, part_counts
+from synboot.synth.best import BestOf, scoring_flops
 from synboot.synth.engine import Engine, ReferenceEngine, SamplingConfig
 from synboot.synth.engines import SHARES_PROMPTS, engine_for
 from synboot.synth.filters import CorpusWindows, TextFilterConfig
@@ -69,6 +70,7 @@ class _Workshop:
     engine: Engine
     corpus: CorpusWindows
     prompted: bool
+    best_of: BestOf | None
 
     def seed_document(self, index: int) -> SeedDocument:
         if not self.prompted:
@@ -86,7 +88,8 @@ class SynthesizeStage(Stage):
     """Samples p(d2 given d1) for seeds of the unique budget, filters, keeps what is needed.
 
     With `prompt: none` in the config, the base model's `checkpoint` is given nothing instead of a
-    seed document; as many draws may be made as if there were seed documents.
+    seed document; as many draws may be made as if there were seed documents. With `best_of`, the
+    base model's `checkpoint` helps to choose (`synth.best`).
 
     `max_draws_per_seed` ends the search for more; it cannot change a result that meets the need
     and is no part of the identity, so a search that fell short goes on when it is raised.
@@ -130,9 +133,10 @@ class SynthesizeStage(Stage):
     def _open_workshop(self, context: Context) -> _Workshop:
         tokenizer = TextTokenizer.load(context.inputs["tokenizer"].path)
         documents = unique_documents(context.inputs)
-        model = load_model(self._model_directory(context))
+        device = torch.device(self.numerics["device"])
+        model = load_model(self._model_directory(context)).to(device)
         engine = engine_for(
-            model.to(torch.device(self.numerics["device"])),
+            model,
             context=self.config["model"]["context"],
             end_id=tokenizer.end_id,
             num_tokens=tokenizer.vocab_size,
@@ -143,7 +147,21 @@ class SynthesizeStage(Stage):
         )
         store = TokenStore(context.inputs["tokens"].file("train"))
         windows = CorpusWindows(documents.texts(0, len(documents)))
-        return _Workshop(tokenizer, documents, store, engine, windows, self._prompted)
+        best_of = None
+        if self._best_of > 1:
+            base = load_model(self._base_directory(context)).to(device)
+            ids = tokenizer.start_id, tokenizer.vocab_size
+            best_of = BestOf(self._best_of, model.eval(), base.eval(), *ids)
+        return _Workshop(tokenizer, documents, store, engine, windows, self._prompted, best_of)
+
+    @property
+    def _best_of(self) -> int:
+        return int(self.config.get("best_of", 1))
+
+    @property
+    def _part_draws(self) -> int:
+        """Draws of a part: whole groups of those that one is chosen of."""
+        return max(int(self.numerics["part_draws"]) // self._best_of, 1) * self._best_of
 
     @property
     def _prompted(self) -> bool:
@@ -155,15 +173,18 @@ class SynthesizeStage(Stage):
 
     def _model_directory(self, context: Context) -> Path:
         if not self._prompted:
-            return context.inputs["base"].file(self.config["checkpoint"])
+            return self._base_directory(context)
         return self.model_directory or context.inputs["tune"].file("best")
+
+    def _base_directory(self, context: Context) -> Path:
+        return context.inputs["base"].file(self.config["checkpoint"])
 
     def num_parts(self, context: Context) -> int:
         """As many as `max_draws_per_seed` draws of every seed document fill."""
         seeds = int(context.inputs["tokenizer"].counts["unique_documents"])
         most = self.max_draws_per_seed * (1 if self._prompted else seeds)
         draws = self._order(context).size(most)
-        return -(-draws // int(self.numerics["part_draws"]))
+        return -(-draws // self._part_draws)
 
     def _order(self, context: Context) -> DrawOrder:
         seeds = int(context.inputs["tokenizer"].counts["unique_documents"])
@@ -172,7 +193,7 @@ class SynthesizeStage(Stage):
     def run_part(self, context: Context, index: int, directory: Path) -> Counts:
         """The draws of one range of the total order, each with its verdict."""
         workshop = self._workshop(context)
-        size = self.numerics["part_draws"]
+        size = self._part_draws
         rows = draw(
             index * size,
             (index + 1) * size,
@@ -185,8 +206,9 @@ class SynthesizeStage(Stage):
             filters=TextFilterConfig.model_validate(self.config["filters"]),
             context=self.config["model"]["context"],
             seed=self.seed,
+            best_of=workshop.best_of,
         )
-        table = pa.Table.from_pylist(rows, schema=pa.schema(_CANDIDATE_FIELDS))
+        table = pa.Table.from_pylist(rows, schema=pa.schema(self._fields()))
         pq.write_table(table, directory / "candidates.parquet")
         return {
             "engine": workshop.engine.name,
@@ -208,7 +230,7 @@ class SynthesizeStage(Stage):
             self._gathered = 0
         order = self._order(context)
         for index in range(self._gathered, len(parts)):
-            place = index * int(self.numerics["part_draws"])
+            place = index * self._part_draws
             rows: list[Row] = pq.read_table(parts[index] / "candidates.parquet").to_pylist()
             for offset, row in enumerate(rows):
                 if self._prefix.full:
@@ -243,7 +265,7 @@ class SynthesizeStage(Stage):
             "corpus_licenses": distinct([document.license for document in seen]),
             "corpus_sources": distinct([document.source for document in seen]),
         }
-        schema = pa.schema(_CANDIDATE_FIELDS + _EXTRA_FIELDS)
+        schema = pa.schema(self._fields() + _EXTRA_FIELDS)
         table = pa.Table.from_pylist([row | extra for row in prefix.rows], schema=schema)
         pq.write_table(table, context.directory / "synthetic.parquet")
         vocab_size = prefix.tokenizer.vocab_size
@@ -258,7 +280,25 @@ class SynthesizeStage(Stage):
             "draws_per_seed": prefix.draws_per_seed(),
             "verdicts": prefix.tally.counts(),
             "engine": engine,
+            **self._chosen(prefix),
             "flops": self._flops(context, prefix, engine),
+        }
+
+    def _fields(self) -> list[tuple[str, pa.DataType]]:
+        """Columns of candidates."""
+        return _CANDIDATE_FIELDS + [("log_ratio", pa.float64())] * (self._best_of > 1)
+
+    def _chosen(self, prefix: Prefix) -> Counts:
+        """What choosing came to, in nats a token."""
+        if self._best_of == 1:
+            return {}
+        scores = [score for score in prefix.log_ratios if score is not None]
+        kept = [row["log_ratio"] for row in prefix.rows]
+        return {
+            "best_of": self._best_of,
+            "scored": len(scores),
+            "mean_log_ratio": sum(scores) / len(scores),
+            "mean_log_ratio_kept": sum(kept) / len(kept),
         }
 
     def _samples(self, prefix: Prefix, documents: Documents) -> dict[str, Any]:
@@ -284,8 +324,18 @@ class SynthesizeStage(Stage):
         order = self._order(context)
         seeds = range(order.num_seeds)
         prompts = [len(prompt(store[i][:-1], length, 0)) if self._prompted else 1 for i in seeds]
-        part_draws = int(self.numerics["part_draws"])
-        return draws_flops(cost, engine, order, part_draws, prompts, prefix.sampled)
+        flops = draws_flops(cost, engine, order, self._part_draws, prompts, prefix.sampled)
+        if self._best_of == 1:
+            return flops
+        base = known_cost(empty_model(self._base_directory(context)))
+        if base is None:
+            return None
+        chosen = zip(prefix.sampled, prefix.log_ratios, strict=True)
+        return flops + sum(
+            scoring_flops(cost, base, prompts[order.place(i)[0]], sampled)
+            for i, (sampled, score) in enumerate(chosen)
+            if score is not None
+        )
 
 
 def draws_flops(

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from synboot.core.errors import BadInput
 from synboot.core.storage import write_json
-from synboot.data.mixture import Mixture, Source
+from synboot.data.mixture import REAL, Mixture, Source
 from synboot.data.tokenizer import TextTokenizer
 from synboot.data.tokens import TokenStore
 from synboot.experiment.stages.corpus import oracle_documents, unique_documents
@@ -115,10 +115,11 @@ class _TrainingStage(Stage):
 class PretrainStage(_TrainingStage):
     """Trains a fresh model, or one that is given, on a mixture of real and synthetic text.
 
-    Config `sources`: list of {documents: unique | oracle | synthetic, tokens}, with `multiple` for
-    the oracle; the token budget is their sum. Synthetic text is a run's own, or a split of the
-    user's documents; without `tokens` all of it, and real text the rest of the config's `tokens`.
-    `and_flops_of` names stages, inputs as `cost_of_NAME`, whose FLOPs are trained on top.
+    Config `sources`: list of {documents: unique | oracle | synthetic | paired, tokens}, with
+    `multiple` for the oracle; the token budget is their sum, `order` is of their rows. Synthetic
+    text is a run's own, or a split of the user's documents; without `tokens` all of it, and real
+    text the rest of the config's `tokens`. `and_flops_of` names stages, inputs as `cost_of_NAME`,
+    whose FLOPs are trained on top.
     """
 
     name = "pretrain"
@@ -141,14 +142,17 @@ class PretrainStage(_TrainingStage):
                     )
                 left = None if left is None else left - budget
                 sources.append(Source("synthetic", store, len(store), budget, max_passes=1))
+            elif kind == "paired":
+                store = TokenStore(context.inputs["paired"].file("tokens"))
+                sources.append(Source("paired", store, len(store), budget))
             elif kind == "unique":
                 count = tokens.counts["unique"]["documents"]
                 if paid := entry.get("and_flops_of"):
                     budget += self._tokens_worth(context, paid)
-                sources.append(Source("real", real, count, left or 0 if budget is None else budget))
+                sources.append(Source(REAL, real, count, left or 0 if budget is None else budget))
             else:
                 count = oracle_documents(tokens, entry["multiple"])
-                sources.append(Source("real", real, count, budget))
+                sources.append(Source(REAL, real, count, budget))
         return sources[::-1]
 
     def _tokens_worth(self, context: Context, stages: Sequence[str]) -> int:
@@ -172,15 +176,10 @@ class PretrainStage(_TrainingStage):
         if self.model_directory is not None:
             model = load_model(self.model_directory)
         else:
-            model = new_model(
-                shape_of(self.config["model"]["preset"]),
-                vocab_size=tokenizer.vocab_size,
-                context=length,
-                end_id=tokenizer.end_id,
-                seed=self.seed,
-            )
+            model = _fresh_model(self.config["model"], tokenizer, self.seed)
         ends = {"end_id": tokenizer.end_id, "start_id": tokenizer.start_id}
-        mixture = Mixture(self._sources(context), length, seed=self.seed, **ends)
+        order = self.config.get("order", "mixed")
+        mixture = Mixture(self._sources(context), length, seed=self.seed, order=order, **ends)
         validation = validation_rows(context.inputs["tokens"], length, **ends)
         state = self._train(context, model, mixture, validation)
         if state.tokens != mixture.num_tokens:
@@ -190,7 +189,10 @@ class PretrainStage(_TrainingStage):
 
 
 class TuneStage(_TrainingStage):
-    """Tunes the base model into the synthesizer, p(d2 given d1)."""
+    """Tunes the base model into the synthesizer, p(d2 given d1).
+
+    With `initial: scratch` in the config, random weights are trained in its place.
+    """
 
     name = "tune"
     version = 3
@@ -220,8 +222,7 @@ class TuneStage(_TrainingStage):
             "start_id": tokenizer.start_id,
             "seed": self.seed,
         }
-        directory, origin = self._initial(context)
-        model = load_model(directory)
+        model, origin = self._initial(context, tokenizer)
         make["packed"] = keeps_apart(model)
         rows = PairRows(store, split.training, passes=self.config["passes"], **make)
         validation = PairRows(store, split.validation, **make)
@@ -243,13 +244,27 @@ class TuneStage(_TrainingStage):
             "crossing_pairs": 2 * split.num_crossing,
         }
 
-    def _initial(self, context: Context) -> tuple[Path, str]:
-        """The model directory to start from, and what it is."""
+    def _initial(self, context: Context, tokenizer: TextTokenizer) -> tuple[Any, str]:
+        """The model to start from, and what it is."""
         if self.model_directory is not None:
-            return self.model_directory, f"the given model, {self.config['model']['content'][:12]}"
+            given = f"the given model, {self.config['model']['content'][:12]}"
+            return load_model(self.model_directory), given
+        if self.config.get("initial") == "scratch":
+            return _fresh_model(self.config["model"], tokenizer, self.seed), "random"
         rule, base = self.config["initial_checkpoint"], context.inputs["base"]
         step = base.counts["best_step"] if rule == "best" else base.counts["steps"]
-        return base.file(rule), f"base model, {rule} checkpoint (step {step})"
+        return load_model(base.file(rule)), f"base model, {rule} checkpoint (step {step})"
+
+
+def _fresh_model(settings: Mapping[str, Any], tokenizer: TextTokenizer, seed: int) -> Any:
+    """A model of random weights."""
+    return new_model(
+        shape_of(settings["preset"]),
+        vocab_size=tokenizer.vocab_size,
+        context=settings["context"],
+        end_id=tokenizer.end_id,
+        seed=seed,
+    )
 
 
 def _flops(cost: Cost, rows: _CountedRows) -> int:
