@@ -15,9 +15,9 @@ from typing import Annotated, Any
 import typer
 
 from synboot import __version__
-from synboot.core.errors import BadInput, SynbootError
+from synboot.core.errors import BadInput, OutOfTime, SynbootError
 from synboot.core.events import display_for
-from synboot.verbs.options import READING, SHARED, TASKS, Options
+from synboot.verbs.options import READING, SHARED, TASKS, Options, parse_seconds
 
 app = typer.Typer(
     help="Synthetic bootstrapped pretraining: a new corpus from how your documents relate.",
@@ -39,6 +39,14 @@ UntilOption = Annotated[
 ]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Print stages, ids and what is missing; run nothing.")
+]
+StopAfterOption = Annotated[
+    float | None,
+    typer.Option(
+        parser=parse_seconds,
+        metavar="TIME",
+        help="90s, 8m, 1h30m: then end at a clean checkpoint, exit code 4.",
+    ),
 ]
 OutputOption = Annotated[
     Path, typer.Option("--output", "-o", help="What to write.", show_default=False)
@@ -75,7 +83,7 @@ def _main(
 @app.command()
 def demo(runs: RunsOption = Path("runs"), json_output: JsonOption = False) -> None:
     """Run the whole of SBP, three arms, on the documentation that Python itself carries."""
-    _run(packaged_recipe("demo"), runs, [], None, False, json_output)
+    _run(packaged_recipe("demo"), runs, [], json_output=json_output)
 
 
 @app.command()
@@ -84,11 +92,12 @@ def run(
     runs: RunsOption = Path("runs"),
     settings: SetOption = None,
     until: UntilOption = None,
+    stop_after: StopAfterOption = None,
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
 ) -> None:
     """Run a recipe; what is done is not done again."""
-    _run(recipe, runs, settings or [], until, dry_run, json_output)
+    _run(recipe, runs, settings or [], until, stop_after, dry_run, json_output)
 
 
 @app.command()
@@ -99,7 +108,36 @@ def status(
     json_output: JsonOption = False,
 ) -> None:
     """Show which stages of a recipe are done and how far the others are."""
-    _run(recipe, runs, settings or [], None, True, json_output)
+    _run(recipe, runs, settings or [], dry_run=True, json_output=json_output)
+
+
+@app.command()
+def search(
+    recipe: RecipeArgument,
+    runs: RunsOption = Path("runs"),
+    settings: SetOption = None,
+    stop_after: StopAfterOption = None,
+    dry_run: DryRunOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Tune every arm of a recipe alike, on validation text; write it with the winners, frozen."""
+    from synboot.experiment.recipe import load_recipe
+    from synboot.experiment.run import RunPaths
+    from synboot.experiment.search.run import describe_search, search_recipe
+    from synboot.experiment.search.table import planned_table, search_table
+
+    loaded = load_recipe(recipe, settings or [])
+    if dry_run:
+        described = describe_search(loaded, runs)
+        print(json.dumps(described, indent=2) if json_output else planned_table(described))
+        return
+    found = search_recipe(loaded, runs, display=display_for(sys.stderr), stop_after=stop_after)
+    if json_output:
+        print(json.dumps(found, indent=2))
+        return
+    print(search_table(found))
+    for name in ("search.json", "frozen.yaml"):
+        print(f"{name}: {RunPaths(runs, loaded.name).directory / name}")
 
 
 def _verb(
@@ -401,9 +439,10 @@ def _run(
     recipe_path: Path,
     runs: Path,
     settings: list[str],
-    until: str | None,
-    dry_run: bool,
-    json_output: bool,
+    until: str | None = None,
+    stop_after: float | None = None,
+    dry_run: bool = False,
+    json_output: bool = False,
 ) -> None:
     from synboot.experiment.recipe import load_recipe
     from synboot.experiment.run import RunPaths, describe_run, run_recipe
@@ -414,7 +453,8 @@ def _run(
         described = describe_run(recipe, runs, until)
         print(json.dumps(described, indent=2) if json_output else stage_table(described))
         return
-    result = run_recipe(recipe, runs, display=display_for(sys.stderr), until=until)
+    display = display_for(sys.stderr)
+    result = run_recipe(recipe, runs, display=display, until=until, stop_after=stop_after)
     if result is None:
         described = describe_run(recipe, runs, until)
         print(json.dumps(described, indent=2) if json_output else stage_table(described))
@@ -434,7 +474,8 @@ def main() -> None:
     except BadInput as error:
         _fail("bad input", error, error.exit_code)
     except SynbootError as error:
-        _fail("error" if error.exit_code < 128 else "interrupted", error, error.exit_code)
+        stopped = error.exit_code >= 128 or isinstance(error, OutOfTime)
+        _fail("interrupted" if stopped else "error", error, error.exit_code)
     except OSError as error:
         what = error.strerror or error
         where = f": {error.filename}" if error.filename else ""

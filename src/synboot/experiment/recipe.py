@@ -1,6 +1,6 @@
 """The recipe: everything that a run depends on, as one checked value.
 
-Section names are the words of docs/design.md. Only `runtime` has no part in any identity.
+Section names are the words of docs/design.md. `search` and `runtime` have no part in any identity.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from synboot.core.config import (
 from synboot.data.corpus import MAX_DOCUMENT_BYTES, LongDocuments, OnBad
 from synboot.data.cuts import MIN_PIECE_BYTES
 from synboot.eval.quality.settings import QualityConfig
+from synboot.experiment.search.settings import SearchConfig, check_search
 from synboot.experiment.task_recipe import Tasks
 from synboot.model.architecture import PRESETS
 from synboot.model.decode import CacheType
@@ -275,7 +276,7 @@ class RuntimeConfig(Config):
 
 
 class Recipe(Config):
-    """A whole run. Every field but `runtime` may change results."""
+    """A whole run. Every field but `search` and `runtime` may change results."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = 0
@@ -290,7 +291,20 @@ class Recipe(Config):
     quality: QualityConfig = QualityConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     experiment: ExperimentConfig = ExperimentConfig()
+    search: SearchConfig | None = None
     runtime: RuntimeConfig = Field(default_factory=RuntimeConfig)
+
+    @model_validator(mode="after")
+    def _search_fits(self) -> Self:
+        if self.search is not None:
+            check_search(
+                self.search,
+                self.pretrain,
+                seed=self.seed,
+                seeds=self.experiment.seeds,
+                tokens=self.budget.training_tokens,
+            )
+        return self
 
     def dump(self) -> dict[str, Any]:
         """The resolved recipe as plain values."""

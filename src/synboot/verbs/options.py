@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
+from synboot.core.errors import BadInput
+
 Options = Mapping[str, tuple[Any, Any]]
 """(annotation, default) by the name of the parameter."""
+
+
+def parse_seconds(text: str) -> float:
+    """`"8m" -> 480.0`, `"1h30m" -> 5400.0`, `"90" -> 90.0`. Raises BadInput for anything else."""
+    number = r"(\d+(?:\.\d+)?)"
+    match = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", text.strip().lower())
+    hours, minutes, seconds = (float(part or 0) for part in (match.groups() if match else "000"))
+    total = 3600 * hours + 60 * minutes + seconds
+    if total == 0:
+        raise BadInput(f"expected a time such as 90s, 8m or 1h30m, got {text!r}")
+    return total
+
 
 SHARED: Options = {
     "overwrite": (
