@@ -121,6 +121,7 @@ def search(
     json_output: JsonOption = False,
 ) -> None:
     """Tune every arm of a recipe alike, on validation text; write it with the winners, frozen."""
+    from synboot.core.config import read_recipe
     from synboot.experiment.recipe import load_recipe
     from synboot.experiment.run import RunPaths
     from synboot.experiment.search.run import describe_search, search_recipe
@@ -131,7 +132,13 @@ def search(
         described = describe_search(loaded, runs)
         print(json.dumps(described, indent=2) if json_output else planned_table(described))
         return
-    found = search_recipe(loaded, runs, display=display_for(sys.stderr), stop_after=stop_after)
+    found = search_recipe(
+        loaded,
+        runs,
+        display=display_for(sys.stderr),
+        stop_after=stop_after,
+        written=read_recipe(recipe),
+    )
     if json_output:
         print(json.dumps(found, indent=2))
         return

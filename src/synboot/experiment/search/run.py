@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from synboot.core.errors import NotFinite, SynbootError
-from synboot.core.events import Display, EventLog, ReportProgress
+from synboot.core.events import Display, EventLog, ReportProgress, read_events
 from synboot.core.storage import atomic_file, write_json
-from synboot.experiment.arms import REFERENCE, SAME_COST, arm_names
+from synboot.experiment.arms import REFERENCE, SAME_COST, WITH_SYNTHETIC, arm_names
 from synboot.experiment.plan import planned_cost
 from synboot.experiment.recipe import Recipe
 from synboot.experiment.run import RunPaths
@@ -29,12 +29,17 @@ Found = dict[str, Any]
 
 
 def search_recipe(
-    recipe: Recipe, runs: Path, *, display: Display, stop_after: float | None = None
+    recipe: Recipe,
+    runs: Path,
+    *,
+    display: Display,
+    stop_after: float | None = None,
+    written: Mapping[str, Any] | None = None,
 ) -> Found:
     """Run the trials that are missing; what was found, as in search.json.
 
-    Writes search.json and frozen.yaml, the recipe with every arm's winner, below
-    `runs / recipe.name`, and events beside those of a run. Raises SynbootError if no trial of an
+    Writes search.json and frozen.yaml (`frozen_recipe`) below `runs / recipe.name`, and events
+    beside those of a run. `written` is what the recipe's file says. Raises SynbootError if no trial of an
     arm came to a finite loss, OutOfTime after `stop_after` seconds.
     """
     paths = RunPaths(runs, recipe.name)
@@ -42,7 +47,7 @@ def search_recipe(
     found = search.run()
     write_json(paths.directory / "search.json", found)
     with atomic_file(paths.directory / "frozen.yaml", "w") as file:
-        file.write(frozen_recipe(recipe, found))
+        file.write(frozen_recipe(recipe, found, written))
     return found
 
 
@@ -114,11 +119,12 @@ class _Search:
             while left:
                 self.runner.display = _OneBar(self.display, report, self)
                 try:
-                    self.finished = self.runner.run(left, self._tell(trials), self.finished)
+                    self.runner.run(left, self._tell(trials), self.finished)
                     break
                 except NotFinite as error:
                     failed = next(s for s in left if self.runner.artifact(s) is None)
                     self.diverged[failed.id] = str(error)
+                    self.runner.events.emit("diverged", stage=failed.name, id=failed.id)
                     self.display.message(f"{failed.label}: {error}")
                     self.num_done += 1
                     left = left[left.index(failed) + 1 :]
@@ -131,6 +137,7 @@ class _Search:
         rule = self.trials.recipe.evaluate.checkpoint
 
         def tell(stage: Stage, artifact: Artifact) -> None:
+            self.finished[stage.id] = artifact  # a later one may diverge
             self.num_done += 1
             trial, loss = of_stage[stage.id], artifact.counts[_LOSS_OF[rule]]
             self.display.message(
@@ -150,7 +157,7 @@ class _Search:
             raise SynbootError(
                 f"no trial of {trials[0].arm} came to a finite loss; search lower learning rates"
             )
-        winner = min(losses, key=lambda number: (losses[number], number))
+        winner = _lowest(losses)
         settings = trials[winner].settings
         return {
             "winner": winner,
@@ -219,10 +226,21 @@ def _what_is_searched(trials: Trials) -> Found:
     }
 
 
-def frozen_recipe(recipe: Recipe, found: Mapping[str, Any]) -> str:
+def frozen_recipe(
+    recipe: Recipe, found: Mapping[str, Any], written: Mapping[str, Any] | None = None
+) -> str:
     """The recipe as YAML, what was found laid over it: the winner of repetition as `pretrain`,
-    which is the base model's, and every arm's in `experiment.overrides`."""
+    which is the base model's, and every arm's in `experiment.overrides`.
+
+    Where files lie and how the machine is used stand in it as they do in the recipe's file,
+    `written`; what was given beside it is given again.
+    """
     values = recipe.model_dump(mode="json", exclude_unset=True)
+    if written is not None:
+        for section, field in (("corpus", "path"), ("evaluate", "tasks")):
+            _as_written(values, written, section, field)
+        values.pop("runtime", None)
+        values |= {"runtime": dict(written["runtime"])} if written.get("runtime") else {}
     arms = arm_names(recipe.experiment)
     winners: dict[str, Settings] = {arm: one["settings"] for arm, one in found["arms"].items()}
     winners |= {arm: winners[other] for arm, other in found["has_the_winner_of"].items()}
@@ -238,45 +256,66 @@ def frozen_recipe(recipe: Recipe, found: Mapping[str, Any]) -> str:
     return note + yaml.safe_dump(values, sort_keys=False, width=100)
 
 
+def _as_written(
+    values: dict[str, Any], written: Mapping[str, Any], section: str, field: str
+) -> None:
+    before = written.get(section) or {}
+    if field in before:
+        values[section][field] = before[field]
+    else:
+        values.get(section, {}).pop(field, None)
+
+
 def describe_search(recipe: Recipe, runs: Path) -> Found:
-    """What a search would do: its trials with id and status, done or missing; the ids of those
-    with synthetic text are known once repetition has a winner."""
-    trials = Trials(recipe, runs)
-    store = RunPaths(runs, recipe.name).store
-    rule, plan = recipe.evaluate.checkpoint, trials.plan
+    """What a search would do: its trials with id and status (done, diverged or missing); the ids of
+    those with synthetic text are known once repetition has a winner."""
+    trials, paths = Trials(recipe, runs), RunPaths(runs, recipe.name)
+    events = read_events(paths.events)
+    diverged = {str(event.get("id")) for event in events if event["event"] == "diverged"}
+    plan, decided = trials.plan, not trials.needs_base
     arms: Found = {}
     flops = 0
-    decided = not trials.needs_base
     for arm in trials.arms:
-        known = decided or arm == REFERENCE or arm not in {a for a, _ in plan.chains}
+        known = decided or arm not in WITH_SYNTHETIC
         own = trials.of_arm(arm, plan)
-        opened = [Artifact.open(trial.stage.directory(store)) if known else None for trial in own]
-        arms[arm] = [
-            {
-                "trial": trial.number,
-                "settings": dict(trial.settings),
-                "stage": trial.stage.id if known else None,
-                "status": "missing" if artifact is None else "done",
-                "validation_loss": None if artifact is None else artifact.counts[_LOSS_OF[rule]],
-            }
-            for trial, artifact in zip(own, opened, strict=True)
-        ]
+        arms[arm] = [_described(trial, paths, recipe, diverged if known else None) for trial in own]
         flops += sum(
             planned_cost(trial.stage, recipe)["flops"] or 0
-            for trial, artifact in zip(own, opened, strict=True)
-            if artifact is None
+            for trial, row in zip(own, arms[arm], strict=True)
+            if row["status"] == "missing"
         )
-        if arm == REFERENCE and all(opened) and trials.needs_base:
-            losses = [trial["validation_loss"] for trial in arms[arm]]
-            plan = trials.of_base(own[losses.index(min(losses))].settings)
-            decided = True
-    missing = sum(trial["status"] == "missing" for own in arms.values() for trial in own)
+        losses = {
+            row["trial"]: row["validation_loss"] for row in arms[arm] if row["status"] == "done"
+        }
+        missing = any(row["status"] == "missing" for row in arms[arm])
+        if arm == REFERENCE and trials.needs_base and losses and not missing:
+            plan, decided = trials.of_base(own[_lowest(losses)].settings), True
     return {
         **_what_is_searched(trials),
         "arms": arms,
-        "missing": missing,
+        "missing": sum(row["status"] == "missing" for rows in arms.values() for row in rows),
         "known_flops_to_do": flops,
     }
+
+
+def _described(trial: Trial, paths: RunPaths, recipe: Recipe, diverged: set[str] | None) -> Found:
+    """A trial's id and status; without `diverged` its id is not known yet."""
+    row: Found = {"trial": trial.number, "settings": dict(trial.settings), "stage": None}
+    row |= {"status": "missing", "validation_loss": None}
+    if diverged is None:
+        return row
+    stage = trial.stage
+    if (artifact := Artifact.open(stage.directory(paths.store))) is not None:
+        loss = artifact.counts[_LOSS_OF[recipe.evaluate.checkpoint]]
+        row |= {"status": "done", "validation_loss": loss}
+    elif stage.id in diverged:
+        row["status"] = "diverged"
+    return row | {"stage": stage.id}
+
+
+def _lowest(losses: Mapping[int, float]) -> int:
+    """The trial of lowest loss, the first of equal ones."""
+    return min(losses, key=lambda number: (losses[number], number))
 
 
 def shown(settings: Settings) -> str:

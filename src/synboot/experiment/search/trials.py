@@ -44,14 +44,15 @@ class Trial:
 class Trials:
     """The trials of a recipe's search, planned. Raises BadInput for a recipe without one."""
 
-    def __init__(self, recipe: Recipe, runs: Path) -> None:
+    def __init__(self, recipe: Recipe, runs: Path, content: str | None = None) -> None:
+        """`content` is the digest of the corpus, where it is known and nothing will be run."""
         if recipe.search is None:
             raise BadInput("field search: expected a section that says what is searched")
         self.recipe = recipe
         self.search: SearchConfig = recipe.search
         self.settings = tried_settings(self.search, recipe.pretrain, recipe.seed)
         self._runs = runs
-        self.plan = make_plan(_bare(recipe), runs)
+        self.plan = make_plan(_bare(recipe), runs, content)
 
     @property
     def training_tokens(self) -> int:
