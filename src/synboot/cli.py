@@ -6,7 +6,6 @@ import functools
 import importlib
 import inspect
 import json
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +15,15 @@ import typer
 
 from synboot import __version__
 from synboot.core.errors import BadInput, OutOfTime, SynbootError
-from synboot.core.events import display_for
-from synboot.verbs.options import READING, SHARED, TASKS, Options, parse_seconds
+from synboot.verbs.options import (
+    QUALITY,
+    READING,
+    SHARED,
+    TASKS,
+    Options,
+    StopAfterOption,
+    parse_tokens,
+)
 
 app = typer.Typer(
     help="Synthetic bootstrapped pretraining: a new corpus from how your documents relate.",
@@ -39,14 +45,6 @@ UntilOption = Annotated[
 ]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Print stages, ids and what is missing; run nothing.")
-]
-StopAfterOption = Annotated[
-    float | None,
-    typer.Option(
-        parser=parse_seconds,
-        metavar="TIME",
-        help="90s, 8m, 1h30m: then end at a clean checkpoint, exit code 4.",
-    ),
 ]
 OutputOption = Annotated[
     Path, typer.Option("--output", "-o", help="What to write.", show_default=False)
@@ -83,6 +81,8 @@ def _main(
 @app.command()
 def demo(runs: RunsOption = Path("runs"), json_output: JsonOption = False) -> None:
     """Run the whole of SBP, three arms, on the documentation that Python itself carries."""
+    from synboot.verbs.recipes import packaged_recipe
+
     _run(packaged_recipe("demo"), runs, [], json_output=json_output)
 
 
@@ -112,6 +112,20 @@ def status(
 
 
 @app.command()
+def plan(
+    recipe: RecipeArgument,
+    runs: RunsOption = Path("runs"),
+    settings: SetOption = None,
+    measure: Annotated[bool, typer.Option(help="Measure this machine, some seconds.")] = True,
+    json_output: JsonOption = False,
+) -> None:
+    """Say what a recipe will cost before it starts: tokens, FLOPs, hours, disk, memory."""
+    from synboot.verbs.recipes import plan_recipe
+
+    print(plan_recipe(recipe, runs, settings or [], measure=measure, as_json=json_output))
+
+
+@app.command()
 def search(
     recipe: RecipeArgument,
     runs: RunsOption = Path("runs"),
@@ -121,30 +135,12 @@ def search(
     json_output: JsonOption = False,
 ) -> None:
     """Tune every arm of a recipe alike, on validation text; write it with the winners, frozen."""
-    from synboot.core.config import read_recipe
-    from synboot.experiment.recipe import load_recipe
-    from synboot.experiment.run import RunPaths
-    from synboot.experiment.search.run import describe_search, search_recipe
-    from synboot.experiment.search.table import planned_table, search_table
+    from synboot.verbs.recipes import describe_search_of, search_recipe_at
 
-    loaded = load_recipe(recipe, settings or [])
     if dry_run:
-        described = describe_search(loaded, runs)
-        print(json.dumps(described, indent=2) if json_output else planned_table(described))
+        print(describe_search_of(recipe, runs, settings or [], as_json=json_output))
         return
-    found = search_recipe(
-        loaded,
-        runs,
-        display=display_for(sys.stderr),
-        stop_after=stop_after,
-        written=read_recipe(recipe),
-    )
-    if json_output:
-        print(json.dumps(found, indent=2))
-        return
-    print(search_table(found))
-    for name in ("search.json", "frozen.yaml"):
-        print(f"{name}: {RunPaths(runs, loaded.name).directory / name}")
+    print(search_recipe_at(recipe, runs, settings or [], stop_after, as_json=json_output))
 
 
 def _verb(
@@ -176,16 +172,6 @@ def _verb(
         return command
 
     return decorate
-
-
-def _tokens(text: str) -> int:
-    """`"1.5M" -> 1_500_000`."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMBT]?)", text.strip().replace("_", "").upper())
-    if not match:
-        raise BadInput(f"expected a number of tokens such as 300000, 500K or 1.5M, got {text!r}")
-    return round(
-        float(match[1]) * {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}[match[2]]
-    )
 
 
 @_verb("splitting", "split_corpus")
@@ -267,7 +253,7 @@ def synthesize(
     *,
     output: OutputOption,
     tokens: Annotated[
-        int, typer.Option(parser=_tokens, metavar="N", help="To write: 500K, 1M, ...")
+        int, typer.Option(parser=parse_tokens, metavar="N", help="To write: 500K, 1M, ...")
     ],
     context: ContextOption = None,
     temperature: float = 1.0,
@@ -300,14 +286,16 @@ def pretrain(
     *,
     output: OutputOption,
     tokens: Annotated[
-        int, typer.Option(parser=_tokens, metavar="N", help="To train: 500K, 1M, ...")
+        int, typer.Option(parser=parse_tokens, metavar="N", help="To train: 500K, 1M, ...")
     ],
     synthetic: Annotated[
         list[str] | None, typer.Option(help="Synthetic text, passed once.")
     ] = None,
     synthetic_tokens: Annotated[
         int | None,
-        typer.Option(parser=_tokens, metavar="N", help="Synthetic ones; by default all there are."),
+        typer.Option(
+            parser=parse_tokens, metavar="N", help="Synthetic ones; by default all there are."
+        ),
     ] = None,
     valid: Annotated[list[str] | None, typer.Option(help="Validation text.")] = None,
     valid_fraction: Annotated[
@@ -353,7 +341,7 @@ def evaluate(
     """Score every document of held-out text under a model, or answer tasks with it."""
 
 
-@_verb("quality", "quality")
+@_verb("quality", "quality", more=QUALITY)
 def quality(
     synthetic: Annotated[
         list[str], typer.Argument(help="Synthetic text: files, globs.", show_default=False)
@@ -364,48 +352,6 @@ def quality(
         list[str], typer.Option(help="The real documents; may be given several times.")
     ],
     pairs: Annotated[Path | None, typer.Option(help="Real pairs: d1, d2, ids of them.")] = None,
-    synthetic_text_field: Annotated[
-        str, typer.Option(help="Where a synthetic record has its text.")
-    ] = "text",
-    seed_field: Annotated[
-        str, typer.Option(help="Where it names its seed document, if it does.")
-    ] = "seed_id",
-    sample_documents: Annotated[
-        int, typer.Option(help="Documents looked at on either side, at most; a sample.")
-    ] = 100_000,
-    max_repetition: Annotated[
-        float, typer.Option(help="Share of repeated 4-word windows; more is repetitive.")
-    ] = 0.2,
-    duplicate_similarity: Annotated[
-        float, typer.Option(help="Jaccard similarity of near duplicates, at least.")
-    ] = 0.6,
-    duplicate_words: Annotated[int, typer.Option(help="Words of the windows compared.")] = 5,
-    relevance: Annotated[bool, typer.Option(help="Measure similarity to the seed.")] = True,
-    encoder: Annotated[str, typer.Option(help="lsa or sentence-transformers:NAME.")] = "lsa",
-    dimensions: Annotated[int, typer.Option(help="Of lsa's vectors.")] = 256,
-    fit_documents: Annotated[
-        int, typer.Option(help="Documents that lsa learns from, at most; a sample.")
-    ] = 20_000,
-    judge: Annotated[
-        str | None, typer.Option(help="endpoint:MODEL (with --judge-url) or model:DIRECTORY.")
-    ] = None,
-    judge_url: Annotated[
-        str | None, typer.Option(help="Of an OpenAI-compatible endpoint: http://HOST/v1.")
-    ] = None,
-    judge_key_variable: Annotated[
-        str | None, typer.Option(help="Environment variable that holds its API key.")
-    ] = None,
-    judge_documents: Annotated[
-        int, typer.Option(help="Documents judged on either side, at most; a sample.")
-    ] = 500,
-    judge_requests: Annotated[int | None, typer.Option(help="Budget: requests.")] = None,
-    judge_tokens: Annotated[int | None, typer.Option(help="Budget: tokens, as reported.")] = None,
-    judge_answer_tokens: Annotated[int, typer.Option(help="Of one answer, at most.")] = 16,
-    judge_concurrency: Annotated[int, typer.Option(help="Requests at a time.")] = 8,
-    judge_timeout: Annotated[float, typer.Option(help="Seconds for one request.")] = 60.0,
-    judge_answers: Annotated[
-        Path | None, typer.Option(help="Directory that keeps answers for other commands.")
-    ] = None,
     seed: SeedOption = 0,
     workers: WorkersOption = None,
     device: DeviceOption = None,
@@ -433,15 +379,6 @@ def report(
     """Write the page that shows what a run, or a comparison of models, found."""
 
 
-def packaged_recipe(name: str) -> Path:
-    """A recipe that comes with synboot: inside an installed package, or in its source tree."""
-    package = Path(__file__).parent
-    for folder in (package / "recipes", package.parents[1] / "recipes"):
-        if (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
-    raise SynbootError(f"the recipe {name} did not come with this installation")
-
-
 def _run(
     recipe_path: Path,
     runs: Path,
@@ -451,27 +388,12 @@ def _run(
     dry_run: bool = False,
     json_output: bool = False,
 ) -> None:
-    from synboot.experiment.recipe import load_recipe
-    from synboot.experiment.run import RunPaths, describe_run, run_recipe
-    from synboot.experiment.summary import comparison_table, stage_table
+    from synboot.verbs.recipes import describe_run_of, run_recipe_at
 
-    recipe = load_recipe(recipe_path, settings)
     if dry_run:
-        described = describe_run(recipe, runs, until)
-        print(json.dumps(described, indent=2) if json_output else stage_table(described))
+        print(describe_run_of(recipe_path, runs, settings, until, as_json=json_output))
         return
-    display = display_for(sys.stderr)
-    result = run_recipe(recipe, runs, display=display, until=until, stop_after=stop_after)
-    if result is None:
-        described = describe_run(recipe, runs, until)
-        print(json.dumps(described, indent=2) if json_output else stage_table(described))
-        return
-    if json_output:
-        print(json.dumps(result, indent=2))
-        return
-    print(comparison_table(result))
-    print(f"\nreport: {RunPaths(runs, recipe.name).report}")
-    print(f"result: {RunPaths(runs, recipe.name).result}")
+    print(run_recipe_at(recipe_path, runs, settings, until, stop_after, as_json=json_output))
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -24,6 +25,25 @@ def parse_seconds(text: str) -> float:
         raise BadInput(f"expected a time such as 90s, 8m or 1h30m, got {text!r}")
     return total
 
+
+def parse_tokens(text: str) -> int:
+    """`"1.5M" -> 1_500_000`. Raises BadInput for what is no number of tokens."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMBT]?)", text.strip().replace("_", "").upper())
+    if not match:
+        raise BadInput(f"expected a number of tokens such as 300000, 500K or 1.5M, got {text!r}")
+    return round(
+        float(match[1]) * {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}[match[2]]
+    )
+
+
+StopAfterOption = Annotated[
+    float | None,
+    typer.Option(
+        parser=parse_seconds,
+        metavar="TIME",
+        help="90s, 8m, 1h30m: then end at a clean checkpoint, exit code 4.",
+    ),
+]
 
 SHARED: Options = {
     "overwrite": (
@@ -104,3 +124,95 @@ TASKS: Options = {
     "seed": (Annotated[int, typer.Option(help="Key of the subset.")], 0),
 }
 """How evaluate answers tasks."""
+
+QUALITY: Options = {
+    "synthetic_text_field": (
+        Annotated[str, typer.Option(help="Where a synthetic record has its text.")],
+        "text",
+    ),
+    "seed_field": (
+        Annotated[str, typer.Option(help="Where it names its seed document, if it does.")],
+        "seed_id",
+    ),
+    "sample_documents": (
+        Annotated[int, typer.Option(help="Documents looked at on either side, at most; a sample.")],
+        100_000,
+    ),
+    "max_repetition": (
+        Annotated[
+            float, typer.Option(help="Share of repeated 4-word windows; more is repetitive.")
+        ],
+        0.2,
+    ),
+    "duplicate_similarity": (
+        Annotated[float, typer.Option(help="Jaccard similarity of near duplicates, at least.")],
+        0.6,
+    ),
+    "duplicate_words": (
+        Annotated[int, typer.Option(help="Words of the windows compared.")],
+        5,
+    ),
+    "relevance": (
+        Annotated[bool, typer.Option(help="Measure similarity to the seed.")],
+        True,
+    ),
+    "encoder": (
+        Annotated[str, typer.Option(help="lsa or sentence-transformers:NAME.")],
+        "lsa",
+    ),
+    "dimensions": (
+        Annotated[int, typer.Option(help="Of lsa's vectors.")],
+        256,
+    ),
+    "fit_documents": (
+        Annotated[int, typer.Option(help="Documents that lsa learns from, at most; a sample.")],
+        20_000,
+    ),
+    "judge": (
+        Annotated[
+            str | None, typer.Option(help="endpoint:MODEL (with --judge-url) or model:DIRECTORY.")
+        ],
+        None,
+    ),
+    "judge_url": (
+        Annotated[
+            str | None, typer.Option(help="Of an OpenAI-compatible endpoint: http://HOST/v1.")
+        ],
+        None,
+    ),
+    "judge_key_variable": (
+        Annotated[str | None, typer.Option(help="Environment variable that holds its API key.")],
+        None,
+    ),
+    "judge_documents": (
+        Annotated[int, typer.Option(help="Documents judged on either side, at most; a sample.")],
+        500,
+    ),
+    "judge_requests": (
+        Annotated[int | None, typer.Option(help="Budget: requests.")],
+        None,
+    ),
+    "judge_tokens": (
+        Annotated[int | None, typer.Option(help="Budget: tokens, as reported.")],
+        None,
+    ),
+    "judge_answer_tokens": (
+        Annotated[int, typer.Option(help="Of one answer, at most.")],
+        16,
+    ),
+    "judge_concurrency": (
+        Annotated[int, typer.Option(help="Requests at a time.")],
+        8,
+    ),
+    "judge_timeout": (
+        Annotated[float, typer.Option(help="Seconds for one request.")],
+        60.0,
+    ),
+    "judge_answers": (
+        Annotated[
+            Path | None, typer.Option(help="Directory that keeps answers for other commands.")
+        ],
+        None,
+    ),
+}
+"""What quality measures, and what judges it."""

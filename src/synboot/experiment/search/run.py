@@ -39,8 +39,8 @@ def search_recipe(
     """Run the trials that are missing; what was found, as in search.json.
 
     Writes search.json and frozen.yaml (`frozen_recipe`) below `runs / recipe.name`, and events
-    beside those of a run. `written` is what the recipe's file says. Raises SynbootError if no trial of an
-    arm came to a finite loss, OutOfTime after `stop_after` seconds.
+    beside those of a run. `written` is what the recipe's file says. Raises SynbootError if no trial
+    of an arm came to a finite loss, OutOfTime after `stop_after` seconds.
     """
     paths = RunPaths(runs, recipe.name)
     search = _Search(Trials(recipe, runs), paths, display, stop_after)
