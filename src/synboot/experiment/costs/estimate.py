@@ -32,7 +32,10 @@ from synboot.train.loop import validation_steps
 Basis = Literal["exact", "estimated", "unknown"]
 
 _PASS_FILTERS = 0.9
-_NO_FLOPS = ("corpus", "tokenizer", "tokens", "pairs", "random_pairs", "items", "contamination")
+_NO_FLOPS = (
+    *("corpus", "tokenizer", "tokens", "pairs", "random_pairs"),
+    *("megadocuments", "paired", "items", "contamination"),
+)
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,11 @@ class Estimator:
 
     def _embed(self, stage: Stage) -> Estimate:
         text, pairs = self._text, self._recipe.pairs
+        dimensions = stage.config.get("dimensions", pairs.dimensions)
         if stage.config["encoder"] == "lsa":
             words = text.unique_documents * text.words_per_document
             fitted = words * min(1.0, pairs.fit_documents / text.unique_documents)
-            most = min(pairs.dimensions, max(text.unique_documents - 1, 1))
+            most = min(dimensions, max(text.unique_documents - 1, 1))
             flops = fitting_flops(round(fitted), most) + round(2 * words * most)
         elif stage.config["encoder"] == "lm":
             lengths = np.minimum(text.unique_lengths, self._context)
@@ -100,10 +104,12 @@ class Estimator:
         return forward_flops(self.cost, 0, length) - length * self.cost.output
 
     def _neighbours(self, stage: Stage) -> Estimate:
-        documents, pairs = self._text.unique_documents, self._recipe.pairs
-        dimensions = min(pairs.dimensions, max(documents - 1, 1))
-        # Lists are there to need less than this.
-        exact = self._text.exact and pairs.index == "exact" and pairs.encoder == "lsa"
+        documents, embed = self._text.unique_documents, stage.inputs["embed"].config
+        asked = embed.get("dimensions", self._recipe.pairs.dimensions)
+        dimensions = min(asked, max(documents - 1, 1))
+        # Lists are there to need less than this; what else embeds has dimensions of its own.
+        all_compared = stage.config.get("index", "exact") == "exact"
+        exact = self._text.exact and all_compared and embed["encoder"] == "lsa"
         basis: Basis = "exact" if exact else "estimated"
         return Estimate(basis, flops=2 * documents**2 * dimensions)
 
@@ -113,8 +119,9 @@ class Estimator:
             return int(artifact.counts["kept"])
         if "pairs" in stage.inputs:
             return self.num_pairs(stage.inputs["pairs"])
-        settings = self._recipe.pairs
-        most = min(settings.top_k, settings.max_pairs_per_document, self._text.unique_documents)
+        looked_at = int(stage.inputs["neighbours"].config["top_k"])
+        allowed = int(stage.config["max_pairs_per_document"])
+        most = min(looked_at, allowed, self._text.unique_documents)
         return max(self._text.unique_documents * most // 2, 1)
 
     def _pair_lengths(self) -> tuple[np.ndarray, np.ndarray]:
@@ -132,7 +139,7 @@ class Estimator:
         forward = float(np.mean([self._reading(int(n)) for n in whole]))
         once = forward + targets * self.cost.output
         trained = max(kept * (1 - 2 * fraction), 1) * passes
-        looks = self._recipe.tune.num_validations
+        looks = stage.config["loop"]["num_validations"]
         return Estimate(
             "estimated",
             round(trained * targets),
@@ -141,19 +148,20 @@ class Estimator:
         )
 
     def _synthesize(self, stage: Stage) -> Estimate:
-        settings, need = self._recipe.synthesize, stage.config["need_tokens"]
+        need = stage.config["need_tokens"]
+        keep_unfinished = stage.config["filters"]["keep_unfinished"]
         alone = stage.config.get("prompt") == "none"
         before, _ = self._pair_lengths()
         prompts = np.ones_like(before) if alone else before
         # The last token sampled needs no position.
-        room = np.minimum(self._context + 1 - prompts, settings.max_tokens)
+        room = np.minimum(self._context + 1 - prompts, stage.config["sampling"]["max_tokens"])
         written = np.minimum(np.roll(self._text.unique_lengths, 1), room)
         ended = written < room
-        passing = np.ones_like(ended) if settings.filters.keep_unfinished else ended
+        passing = np.ones_like(ended) if keep_unfinished else ended
         kept = float(np.mean(written * passing)) * _PASS_FILTERS
         if kept == 0:
             return Estimate("unknown", need)
-        draws = need / kept
+        draws = need / kept * stage.config.get("best_of", 1)
         engine, together = self.engine_of(stage), stage.config["draws_per_prompt"]
         shared = 1 - 1 / together if engine in SHARES_PROMPTS else 0.0
         flops = [

@@ -12,12 +12,12 @@ import yaml
 from synboot.core.errors import NotFinite, SynbootError
 from synboot.core.events import Display, EventLog, ReportProgress, read_events
 from synboot.core.storage import atomic_file, write_json
-from synboot.experiment.arms import REFERENCE, SAME_COST, WITH_SYNTHETIC, arm_names
+from synboot.experiment.arms import REFERENCE, SAME_COST, arm_names
 from synboot.experiment.plan import planned_cost
 from synboot.experiment.recipe import Recipe
 from synboot.experiment.run import RunPaths
 from synboot.experiment.search.settings import SECTION, Settings, edges
-from synboot.experiment.search.trials import Trial, Trials, texts, with_ancestors
+from synboot.experiment.search.trials import Trial, Trials, with_ancestors
 from synboot.experiment.stages.corpus import check_oracle
 from synboot.pipeline.runner import Runner
 from synboot.pipeline.stage import Artifact, Stage
@@ -80,15 +80,9 @@ class _Search:
             found[arm] = self._arm(trials.of_arm(arm, plan))
             if arm == REFERENCE and trials.needs_base:
                 plan = trials.of_base(found[arm]["settings"])
-                self._finish(texts(plan, recipe.experiment.seeds))
                 base = {
                     "settings": found[arm]["settings"],
                     "training_tokens": recipe.budget.training_tokens,
-                    "text": {
-                        arm: chain["synthesize"].id
-                        for (arm, seed), chain in plan.chains.items()
-                        if seed == recipe.experiment.seeds[0]
-                    },
                 }
         self.runner.events.emit("search_done")
         return {"schema": 1, **_what_is_searched(trials), "base": base, "arms": found}
@@ -107,7 +101,7 @@ class _Search:
     def _arm(self, trials: Sequence[Trial]) -> Found:
         """Train the trials of an arm; how they did."""
         arm, stages = trials[0].arm, [trial.stage for trial in trials]
-        with_ancestors(stages)
+        self._finish([source for stage in stages for source in stage.inputs.values()])
         for stage in stages:
             if (artifact := self.runner.artifact(stage)) is not None:
                 self.finished[stage.id] = artifact
@@ -174,6 +168,7 @@ class _Search:
             "settings": dict(trial.settings),
             "validation_loss": None,
             "stage": trial.stage.id,
+            "trained_on": {name: stage.id for name, stage in sorted(trial.stage.inputs.items())},
         }
         if trial.stage.id in self.diverged:
             return row | {"diverged": self.diverged[trial.stage.id]}
@@ -246,7 +241,7 @@ def frozen_recipe(
     winners |= {arm: winners[other] for arm, other in found["has_the_winner_of"].items()}
     of_pretrain = winners.get(REFERENCE, {})
     values["pretrain"] |= {name.removeprefix(SECTION): v for name, v in of_pretrain.items()}
-    overrides = {arm: dict(winners[arm]) for arm in arms}
+    overrides = {arm: dict(winners[arm]) for arm in arms if arm in winners}
     values["experiment"] = values.get("experiment", {}) | {"overrides": overrides}
     note = (
         f"# Frozen by synboot search: the best of {found['trials_per_arm']} trials an arm on "
@@ -276,7 +271,7 @@ def describe_search(recipe: Recipe, runs: Path) -> Found:
     arms: Found = {}
     flops = 0
     for arm in trials.arms:
-        known = decided or arm not in WITH_SYNTHETIC
+        known = decided or arm not in {own for own, _ in plan.chains}
         own = trials.of_arm(arm, plan)
         arms[arm] = [_described(trial, paths, recipe, diverged if known else None) for trial in own]
         flops += sum(

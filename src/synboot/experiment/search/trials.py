@@ -7,12 +7,12 @@ have it, and shared by all trials: they differ in joint training alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from synboot.core.errors import BadInput
-from synboot.experiment.arms import REFERENCE, SAME_COST, WITH_SYNTHETIC, arm_names
+from synboot.experiment.arms import REFERENCE, arm_of_multiple
 from synboot.experiment.numerics import numerics_of
 from synboot.experiment.plan import Plan, make_plan, pretrain_stage
 from synboot.experiment.recipe import Recipe
@@ -26,7 +26,7 @@ from synboot.pipeline.stage import Stage
 
 STAGES = (
     *("corpus", "tokenizer", "tokens", "embed", "neighbours", "pairs", "random_pairs"),
-    *("pretrain", "tune", "synthesize"),
+    *("pretrain", "tune", "synthesize", "megadocuments", "paired"),
 )
 """What a search may run. None of these reads test text but to split it off and encode it."""
 
@@ -61,14 +61,15 @@ class Trials:
 
     @property
     def needs_base(self) -> bool:
-        """Whether an arm has synthetic text."""
-        return any(arm in WITH_SYNTHETIC for arm in self.recipe.experiment.arms)
+        """Whether an arm has text of its own, which begins with the base model."""
+        return bool(self.plan.chains)
 
     @property
     def arms(self) -> list[str]:
         """The arms that are searched, repetition first; it is searched for the base alone too.
         Repetition at the same cost is not: it is repetition for longer, and has its winner."""
-        named = [arm for arm in arm_names(self.recipe.experiment) if arm != SAME_COST]
+        experiment = self.recipe.experiment
+        named = [*experiment.arms, *map(arm_of_multiple, experiment.repetition_multiples)]
         first = [REFERENCE] if self.needs_base or REFERENCE in named else []
         return list(dict.fromkeys([*first, *named]))
 
@@ -82,11 +83,18 @@ class Trials:
         )
 
     def of_arm(self, arm: str, plan: Plan) -> list[Trial]:
-        """The trials of an arm, with the corpus and the synthetic text of `plan`."""
-        return [
+        """The trials of an arm, with the corpus and the synthetic text of `plan`. Raises BadInput
+        if they would all be alike."""
+        trials = [
             Trial(arm, number, settings, self._stage(arm, number, settings, plan))
             for number, settings in enumerate(self.settings)
         ]
+        if len({trial.stage.id for trial in trials}) < len(trials):
+            raise BadInput(
+                f"field search.space: {arm} has settings of its own that hide what would be tried; "
+                "search the recipe without them"
+            )
+        return trials
 
     def _stage(self, arm: str, number: int, settings: Settings, plan: Plan) -> Stage:
         recipe, search = self.recipe, self.search
@@ -121,12 +129,6 @@ def with_ancestors(stages: Iterable[Stage]) -> list[Stage]:
     for stage in stages:
         visit(stage)
     return list(found.values())
-
-
-def texts(plan: Plan, seeds: Sequence[int]) -> list[Stage]:
-    """What writes the synthetic text of all arms, and the base."""
-    chains = [chain for (_, seed), chain in plan.chains.items() if seed == seeds[0]]
-    return [stage for chain in chains for stage in (chain["base"], chain["synthesize"])]
 
 
 def _bare(recipe: Recipe) -> Recipe:
