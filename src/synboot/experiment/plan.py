@@ -125,7 +125,7 @@ def make_plan(
     for arm in arm_names(recipe.experiment):
         for seed in seeds:
             run = (arm, seed)
-            plan.pretrain[run] = plan.add(pretrain_stage(plan, arm, seed, numerics))
+            plan.pretrain[run] = plan.add(_pretrain(plan, arm, seed, numerics))
     for run, pretrain in plan.pretrain.items():
         plan.evaluate[run] = plan.add(_evaluate(plan, run, pretrain, numerics))
     if items is not None:
@@ -174,15 +174,14 @@ def _plan_chains(plan: Plan, numerics: Numerics) -> None:
                 continue
             plan.chains[arm, seed] = planner.chain(
                 arm,
-                pretrain_stage(plan, REFERENCE, seed, numerics),
+                _pretrain(plan, REFERENCE, seed, numerics),
                 seed=recipe.seed + seed - seeds[0],  # the first is that of the recipe
                 label=f"{label}, seed {seed}" if place else label,
             )
     plan.bootstrap = plan.chains.get(("sbp", seeds[0]), {})
 
 
-def pretrain_stage(plan: Plan, arm: str, seed: int, numerics: Numerics) -> PretrainStage:
-    """The training of an arm with the plan's recipe, corpus and chains; not put into the plan."""
+def _pretrain(plan: Plan, arm: str, seed: int, numerics: Numerics) -> PretrainStage:
     recipe = plan.recipe
     inputs = {name: plan.corpus[name] for name in ("tokenizer", "tokens")}
     if arm in WITH_SYNTHETIC:
@@ -235,3 +234,8 @@ def planned_cost(stage: Stage, recipe: Recipe) -> Mapping[str, int | None]:
     if stage.name == "synthesize":
         return {"tokens": stage.config["need_tokens"], "flops": None}
     return {"tokens": None, "flops": None}
+
+
+def pretrain_stage(plan: Plan, arm: str, seed: int, numerics: Numerics) -> PretrainStage:
+    """The training of an arm with the plan's recipe, corpus and chains; not put into the plan."""
+    return _pretrain(plan, arm, seed, numerics)

@@ -294,6 +294,10 @@ class Recipe(Config):
     search: SearchConfig | None = None
     runtime: RuntimeConfig = Field(default_factory=RuntimeConfig)
 
+    def dump(self) -> dict[str, Any]:
+        """The resolved recipe as plain values."""
+        return self.model_dump(mode="json")
+
     @model_validator(mode="after")
     def _search_fits(self) -> Self:
         if self.search is not None:
@@ -305,10 +309,6 @@ class Recipe(Config):
                 tokens=self.budget.training_tokens,
             )
         return self
-
-    def dump(self) -> dict[str, Any]:
-        """The resolved recipe as plain values."""
-        return self.model_dump(mode="json")
 
 
 def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
