@@ -90,7 +90,7 @@ def test_gpu_small_reduced_to_a_cpu(small_corpus: Path, tmp_path: Path) -> None:
         f"corpus.path={small_corpus}",
         "corpus={group_field: topic, valid_fraction: 0.1, test_fraction: 0.1}",
         "tokenizer.vocab_size=384",
-        "budget={unique_tokens: 4000, training_tokens: 4608}",
+        "budget={unique_tokens: 4000, training_tokens: 4608, oracle_multiple: max}",
         "model={preset: 0.6m, context: 64}",
         "pretrain={batch_rows: 8, num_validations: 1}",
         "tune={batch_rows: 16, num_validations: 1}",

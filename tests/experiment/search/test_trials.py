@@ -76,6 +76,25 @@ def test_nothing_that_reads_test_text_can_be_run() -> None:
         with_ancestors([next(s for s in trials.plan.stages if s.name == "evaluate")])
 
 
+def test_a_search_is_no_part_of_any_identity() -> None:
+    plain = load_recipe(ROOT / "recipes" / "demo.yaml", [ARMS])
+    searched = load_recipe(ROOT / "recipes" / "demo.yaml", [ARMS, SEARCH])
+    ids = [
+        [stage.id for stage in make_plan(one, Path("nowhere"), CONTENT).stages]
+        for one in (plain, searched)
+    ]
+    assert ids[0] == ids[1]
+
+
+def test_trials_that_would_all_be_alike_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where an arm's own settings win over those that are tried."""
+    trials = trials_of()
+    alike = trials.of_arm("oracle", trials.plan)[0].stage
+    monkeypatch.setattr(trials, "_stage", lambda *_: alike)
+    with pytest.raises(BadInput, match="oracle has settings of its own"):
+        trials.of_arm("oracle", trials.plan)
+
+
 def test_a_recipe_without_a_search_is_refused() -> None:
     recipe = load_recipe(ROOT / "recipes" / "demo.yaml")
     with pytest.raises(BadInput, match="field search: expected a section"):

@@ -199,15 +199,11 @@ class Estimator:
         looks = len(validation_steps(steps, stage.config["loop"]["num_validations"]))
         valid = _rows([min(self._text.valid_tokens, VALIDATION_TOKENS)], self._context)
         return Estimate(
-            "exact" if basis == "exact" and self._vocabulary_is_known() else "estimated",
+            "exact" if basis == "exact" and self._text.exact else "estimated",
             sum(budgets),
             training_flops(self.cost, lengths),
             looks * (training_flops(self.cost, valid) // 3),
         )
-
-    def _vocabulary_is_known(self) -> bool:
-        """A tokenizer can come out smaller than asked, where there is little text."""
-        return self._text.exact or self._text.vocab_size == self._recipe.tokenizer.vocab_size
 
     def _evaluate(self, stage: Stage) -> Estimate:
         lengths = Counter((self._text.heldout_lengths - 1).tolist())
