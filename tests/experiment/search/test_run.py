@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from synboot.cli import app
 from synboot.core.errors import OutOfTime
 from synboot.core.events import ReportProgress
 from synboot.experiment.recipe import Recipe, load_recipe
@@ -169,11 +171,12 @@ class TestSearch:
             search_recipe(changed, searched["runs"], display=Recorder(), stop_after=0.0)
 
     def test_a_dry_run_says_what_is_missing_and_writes_nothing(
-        self, synboot: Any, searched: dict[str, Any], tmp_path: Path
+        self, searched: dict[str, Any], tmp_path: Path
     ) -> None:
         runs, path = searched["runs"], searched["path"]
-        outcome = synboot("search", str(path), "--runs", str(runs), "--dry-run", "--json")
-        assert outcome.returncode == 0, outcome.stderr
+        options = ["--runs", str(runs), "--dry-run", "--json"]
+        outcome = CliRunner().invoke(app, ["search", str(path), *options])
+        assert outcome.exit_code == 0
         described = json.loads(outcome.stdout)
         assert described["missing"] == 0
         for arm, one in searched["found"]["arms"].items():
