@@ -18,7 +18,7 @@ from synboot.core.events import read_events
 
 def test_version_and_help(synboot) -> None:
     assert synboot("--version").stdout.strip() == __version__
-    for verb in ((), ("run",), ("status",), ("demo",)):
+    for verb in ((), ("run",), ("status",), ("demo",), ("search",), ("plan",)):
         outcome = synboot(*verb, "--help")
         assert outcome.returncode == 0
         assert "Usage" in outcome.stdout

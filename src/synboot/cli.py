@@ -6,7 +6,6 @@ import functools
 import importlib
 import inspect
 import json
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from synboot import __version__
-from synboot.core.errors import BadInput, SynbootError
-from synboot.core.events import display_for
+from synboot.core.errors import BadInput, OutOfTime, SynbootError
 from synboot.verbs.options import (
     READING,
     SHARED,
@@ -27,8 +25,10 @@ from synboot.verbs.options import (
     Options,
     OutputOption,
     SeedOption,
+    StopAfterOption,
     ThreadsOption,
     WorkersOption,
+    parse_tokens,
 )
 from synboot.verbs.quality_options import quality
 
@@ -75,7 +75,9 @@ def _main(
 @app.command()
 def demo(runs: RunsOption = Path("runs"), json_output: JsonOption = False) -> None:
     """Run the whole of SBP, three arms, on the documentation that Python itself carries."""
-    _run(packaged_recipe("demo"), runs, [], None, False, json_output)
+    from synboot.verbs.recipes import packaged_recipe
+
+    _run(packaged_recipe("demo"), runs, [], json_output=json_output)
 
 
 @app.command()
@@ -84,11 +86,12 @@ def run(
     runs: RunsOption = Path("runs"),
     settings: SetOption = None,
     until: UntilOption = None,
+    stop_after: StopAfterOption = None,
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
 ) -> None:
     """Run a recipe; what is done is not done again."""
-    _run(recipe, runs, settings or [], until, dry_run, json_output)
+    _run(recipe, runs, settings or [], until, stop_after, dry_run, json_output)
 
 
 @app.command()
@@ -99,7 +102,39 @@ def status(
     json_output: JsonOption = False,
 ) -> None:
     """Show which stages of a recipe are done and how far the others are."""
-    _run(recipe, runs, settings or [], None, True, json_output)
+    _run(recipe, runs, settings or [], dry_run=True, json_output=json_output)
+
+
+@app.command()
+def plan(
+    recipe: RecipeArgument,
+    runs: RunsOption = Path("runs"),
+    settings: SetOption = None,
+    measure: Annotated[bool, typer.Option(help="Measure this machine, some seconds.")] = True,
+    json_output: JsonOption = False,
+) -> None:
+    """Say what a recipe will cost before it starts: tokens, FLOPs, hours, disk, memory."""
+    from synboot.verbs.recipes import plan_recipe
+
+    print(plan_recipe(recipe, runs, settings or [], measure=measure, as_json=json_output))
+
+
+@app.command()
+def search(
+    recipe: RecipeArgument,
+    runs: RunsOption = Path("runs"),
+    settings: SetOption = None,
+    stop_after: StopAfterOption = None,
+    dry_run: DryRunOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Tune every arm of a recipe alike, on validation text; write it with the winners, frozen."""
+    from synboot.verbs.recipes import describe_search_of, search_recipe_at
+
+    if dry_run:
+        print(describe_search_of(recipe, runs, settings or [], as_json=json_output))
+        return
+    print(search_recipe_at(recipe, runs, settings or [], stop_after, as_json=json_output))
 
 
 def _verb(
@@ -131,16 +166,6 @@ def _verb(
         return command
 
     return decorate
-
-
-def _tokens(text: str) -> int:
-    """`"1.5M" -> 1_500_000`."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMBT]?)", text.strip().replace("_", "").upper())
-    if not match:
-        raise BadInput(f"expected a number of tokens such as 300000, 500K or 1.5M, got {text!r}")
-    return round(
-        float(match[1]) * {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}[match[2]]
-    )
 
 
 @_verb("splitting", "split_corpus")
@@ -222,7 +247,7 @@ def synthesize(
     *,
     output: OutputOption,
     tokens: Annotated[
-        int, typer.Option(parser=_tokens, metavar="N", help="To write: 500K, 1M, ...")
+        int, typer.Option(parser=parse_tokens, metavar="N", help="To write: 500K, 1M, ...")
     ],
     context: ContextOption = None,
     temperature: float = 1.0,
@@ -255,14 +280,16 @@ def pretrain(
     *,
     output: OutputOption,
     tokens: Annotated[
-        int, typer.Option(parser=_tokens, metavar="N", help="To train: 500K, 1M, ...")
+        int, typer.Option(parser=parse_tokens, metavar="N", help="To train: 500K, 1M, ...")
     ],
     synthetic: Annotated[
         list[str] | None, typer.Option(help="Synthetic text, passed once.")
     ] = None,
     synthetic_tokens: Annotated[
         int | None,
-        typer.Option(parser=_tokens, metavar="N", help="Synthetic ones; by default all there are."),
+        typer.Option(
+            parser=parse_tokens, metavar="N", help="Synthetic ones; by default all there are."
+        ),
     ] = None,
     valid: Annotated[list[str] | None, typer.Option(help="Validation text.")] = None,
     valid_fraction: Annotated[
@@ -331,43 +358,21 @@ def report(
     """Write the page that shows what a run, or a comparison of models, found."""
 
 
-def packaged_recipe(name: str) -> Path:
-    """A recipe that comes with synboot: inside an installed package, or in its source tree."""
-    package = Path(__file__).parent
-    for folder in (package / "recipes", package.parents[1] / "recipes"):
-        if (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
-    raise SynbootError(f"the recipe {name} did not come with this installation")
-
-
 def _run(
     recipe_path: Path,
     runs: Path,
     settings: list[str],
-    until: str | None,
-    dry_run: bool,
-    json_output: bool,
+    until: str | None = None,
+    stop_after: float | None = None,
+    dry_run: bool = False,
+    json_output: bool = False,
 ) -> None:
-    from synboot.experiment.recipe import load_recipe
-    from synboot.experiment.run import RunPaths, describe_run, run_recipe
-    from synboot.experiment.summary import comparison_table, stage_table
+    from synboot.verbs.recipes import describe_run_of, run_recipe_at
 
-    recipe = load_recipe(recipe_path, settings)
     if dry_run:
-        described = describe_run(recipe, runs, until)
-        print(json.dumps(described, indent=2) if json_output else stage_table(described))
+        print(describe_run_of(recipe_path, runs, settings, until, as_json=json_output))
         return
-    result = run_recipe(recipe, runs, display=display_for(sys.stderr), until=until)
-    if result is None:
-        described = describe_run(recipe, runs, until)
-        print(json.dumps(described, indent=2) if json_output else stage_table(described))
-        return
-    if json_output:
-        print(json.dumps(result, indent=2))
-        return
-    print(comparison_table(result))
-    print(f"\nreport: {RunPaths(runs, recipe.name).report}")
-    print(f"result: {RunPaths(runs, recipe.name).result}")
+    print(run_recipe_at(recipe_path, runs, settings, until, stop_after, as_json=json_output))
 
 
 def main() -> None:
@@ -377,7 +382,8 @@ def main() -> None:
     except BadInput as error:
         _fail("bad input", error, error.exit_code)
     except SynbootError as error:
-        _fail("error" if error.exit_code < 128 else "interrupted", error, error.exit_code)
+        stopped = error.exit_code >= 128 or isinstance(error, OutOfTime)
+        _fail("interrupted" if stopped else "error", error, error.exit_code)
     except OSError as error:
         what = error.strerror or error
         where = f": {error.filename}" if error.filename else ""

@@ -15,8 +15,9 @@ import pytest
 
 from synboot.core.errors import BadInput, Incomplete, Interrupted
 from synboot.core.events import EventLog, PlainDisplay, ReportProgress, read_events
-from synboot.pipeline.runner import Runner, StopFlag
+from synboot.pipeline.runner import Runner
 from synboot.pipeline.stage import Artifact, Context, Counts, Stage
+from synboot.pipeline.stop import StopFlag
 
 sys.path.append(str(Path(__file__).parent))
 

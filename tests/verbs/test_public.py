@@ -28,6 +28,8 @@ FUNCTION_OF = {
     "quality": "quality",
     "report": "report",
 }
+OF_RECIPES = ("search", "plan")
+"""Verbs of recipes that have a section of options in the guide."""
 ONLY_OF_VERBS = {"json_output", "help"}
 ONLY_OF_FUNCTIONS = {"quiet", "reading"}
 
@@ -45,7 +47,7 @@ def parameters(verb: str) -> dict[str, inspect.Parameter]:
 
 def test_every_public_function_has_its_verb() -> None:
     assert set(synboot.__all__) - {"__version__"} == set(FUNCTION_OF.values())
-    assert set(get_command(app).commands) == {*FUNCTION_OF, "demo", "run", "status"}
+    assert set(get_command(app).commands) == {*FUNCTION_OF, *OF_RECIPES, "demo", "run", "status"}
     for name in synboot.__all__:
         assert getattr(synboot, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'magic'"):
@@ -67,14 +69,15 @@ def test_options_are_the_functions_parameters(verb: str) -> None:
         assert of_verb[name].default == expected, name
 
 
-@pytest.mark.parametrize("verb", FUNCTION_OF)
+@pytest.mark.parametrize("verb", [*FUNCTION_OF, *OF_RECIPES])
 def test_guide_has_every_option_with_its_default(verb: str) -> None:
     section = re.search(rf"^### {verb}\n(.*?)(?=^##|\Z)", GUIDE, flags=re.DOTALL | re.MULTILINE)
     assert section, f"the guide has no section {verb}"
-    assert f"`synboot.{FUNCTION_OF[verb]}`" in section[1]
+    if verb in FUNCTION_OF:
+        assert f"`synboot.{FUNCTION_OF[verb]}`" in section[1]
     rows = dict(re.findall(r"^\| `--([a-z0-9-]+)` \| `?([^|`]*?)`? \|", section[1], re.MULTILINE))
     shown = {
-        name.replace("_", "-"): option
+        {"settings": "set"}.get(name, name).replace("_", "-"): option
         for name, option in options(verb).items()
         if option.param_type_name == "option" and name not in READING_FIELDS
     }

@@ -27,6 +27,14 @@ class Incomplete(SynbootError):
     exit_code = 4
 
 
+class NotFinite(SynbootError):
+    """A loss or a gradient of training is not a finite number."""
+
+
+class OutOfTime(Incomplete):
+    """The time that the user gave is over and the work stopped at a clean checkpoint."""
+
+
 class Interrupted(SynbootError):
     """SIGINT or SIGTERM arrived and the work stopped at a clean checkpoint."""
 

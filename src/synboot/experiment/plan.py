@@ -308,3 +308,8 @@ def planned_cost(stage: Stage, recipe: Recipe) -> Mapping[str, int | None]:
     if stage.name == "synthesize":
         return {"tokens": stage.config["need_tokens"], "flops": None}
     return {"tokens": None, "flops": None}
+
+
+def pretrain_stage(plan: Plan, arm: str, seed: int, numerics: Numerics) -> PretrainStage:
+    """The training of an arm with the plan's recipe, corpus and chains; not put into the plan."""
+    return _pretrain(plan, arm, seed, numerics)

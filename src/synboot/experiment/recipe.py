@@ -1,6 +1,6 @@
 """The recipe: everything that a run depends on, as one checked value.
 
-Section names are the words of docs/design.md. Only `runtime` has no part in any identity.
+Section names are the words of docs/design.md. `search` and `runtime` have no part in any identity.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from synboot.experiment.arm_settings import (
     check_arms,
     settings_of,
 )
+from synboot.experiment.search.settings import SearchConfig, check_search
 from synboot.experiment.task_recipe import Tasks
 from synboot.model.architecture import PRESETS
 from synboot.model.decode import CacheType
@@ -334,7 +335,7 @@ class RuntimeConfig(Config):
 
 
 class Recipe(Config):
-    """A whole run. Every field but `runtime` may change results."""
+    """A whole run. Every field but `search` and `runtime` may change results."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = 0
@@ -349,6 +350,7 @@ class Recipe(Config):
     quality: QualityConfig = QualityConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     experiment: ExperimentConfig = ExperimentConfig()
+    search: SearchConfig | None = None
     runtime: RuntimeConfig = Field(default_factory=RuntimeConfig)
 
     def of_arm(self, arm: str) -> Recipe:
@@ -375,6 +377,18 @@ class Recipe(Config):
     def dump(self) -> dict[str, Any]:
         """The resolved recipe as plain values."""
         return self.model_dump(mode="json")
+
+    @model_validator(mode="after")
+    def _search_fits(self) -> Self:
+        if self.search is not None:
+            check_search(
+                self.search,
+                self.pretrain,
+                seed=self.seed,
+                seeds=self.experiment.seeds,
+                tokens=self.budget.training_tokens,
+            )
+        return self
 
 
 def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:

@@ -17,6 +17,7 @@ from synboot.experiment.result import build_report_data
 from synboot.experiment.stages.corpus import check_oracle
 from synboot.pipeline.runner import Runner
 from synboot.pipeline.stage import SCRATCH, Artifact, Stage
+from synboot.pipeline.stop import StopFlag
 from synboot.synth.engines import why_torch
 from synboot.train.compiled import why_eager
 
@@ -55,9 +56,15 @@ class RunPaths:
 
 
 def run_recipe(
-    recipe: Recipe, runs: Path, *, display: Display, until: str | None = None
+    recipe: Recipe,
+    runs: Path,
+    *,
+    display: Display,
+    until: str | None = None,
+    stop_after: float | None = None,
 ) -> dict[str, Any] | None:
-    """Run what is missing; the result, or None with `until`.
+    """Run what is missing; the result, or None with `until`. Raises OutOfTime after `stop_after`
+    seconds, at the next checkpoint.
 
     Writes recipe.json, stages.json (label, id and directory of every stage), events.jsonl,
     result.json, report.html and comparison.svg below `runs / recipe.name`.
@@ -70,6 +77,7 @@ def run_recipe(
         workers=recipe.runtime.workers,
         events=EventLog(paths.events),
         display=display,
+        stop=StopFlag(seconds=stop_after),
     )
     write_json(paths.directory / "recipe.json", recipe.dump())
     write_json(paths.directory / "stages.json", [_where(stage, paths) for stage in plan.stages])

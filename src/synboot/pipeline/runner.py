@@ -11,7 +11,6 @@ import os
 import platform
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,10 +19,9 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from synboot.core.errors import BadInput, Incomplete, Interrupted, SynbootError
+from synboot.core.errors import BadInput, Incomplete, Interrupted, OutOfTime, SynbootError
 from synboot.core.events import Display, EventLog, format_seconds, ignore_progress
 from synboot.core.storage import (
     atomic_directory,
@@ -37,42 +35,7 @@ from synboot.core.storage import (
     write_json,
 )
 from synboot.pipeline.stage import MANIFEST, PART_FACTS, SCRATCH, Artifact, Context, Counts, Stage
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-@dataclass
-class StopFlag:
-    """Set by SIGINT or SIGTERM; a second signal kills the workers and ends the process."""
-
-    signal_number: int = 0
-    workers: list[int] = field(default_factory=list)
-
-    def __call__(self) -> bool:
-        return self.signal_number != 0
-
-    @contextlib.contextmanager
-    def installed(self) -> Iterator[None]:
-        """Listen to the signals; only the main thread can."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        if self.signal_number:
-            for worker in self.workers:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(worker, signal.SIGKILL)
-            if "ipykernel" in sys.modules or hasattr(sys, "ps1"):
-                raise KeyboardInterrupt  # a person's session, which is not ours to end
-            os._exit(128 + number)
-        self.signal_number = number
+from synboot.pipeline.stop import SIGNALS, StopFlag
 
 
 @dataclass
@@ -94,14 +57,16 @@ class Runner:
         self,
         stages: Sequence[Stage],
         check: Callable[[Stage, Artifact], None] = lambda stage, artifact: None,
+        known: Mapping[str, Artifact] | None = None,
     ) -> dict[str, Artifact]:
         """Finish `stages`, which are in an order where inputs come first; `{id: artifact}`.
 
-        `check` sees every artifact before the next stage begins and may raise.
-        Raises Interrupted after a clean checkpoint on SIGINT or SIGTERM, Incomplete if a worker
-        process died, and what a stage raises.
+        `check` sees every artifact before the next stage begins and may raise; `known` are
+        artifacts by stage id that an earlier call finished.
+        Raises Interrupted after a clean checkpoint on SIGINT or SIGTERM, OutOfTime when `stop` has
+        no time left, Incomplete if a worker process died, and what a stage raises.
         """
-        finished: dict[str, Artifact] = {}
+        finished = dict(known or {})
         with self.stop.installed(), self._closing_pool():
             for number, stage in enumerate(stages, 1):
                 if stage.id in finished:
@@ -113,6 +78,9 @@ class Runner:
                     self.display.message(f"{title}: done before")
                     shutil.rmtree(artifact.path / SCRATCH, ignore_errors=True)
                 else:
+                    if self.stop.out_of_time:
+                        self.events.emit("out_of_time", stage=stage.name, id=stage.id)
+                        raise OutOfTime(f"{self._time_is_over()} before {stage.label}")
                     artifact = self._run_stage(stage, finished, title)
                 check(stage, artifact)
                 finished[stage.id] = artifact
@@ -141,8 +109,10 @@ class Runner:
                 context.emit("stage_start", label=stage.label)
                 try:
                     counts = self._work(stage, context)
-                except Incomplete:
-                    self._raise_if_stopped(context)
+                except OutOfTime:
+                    raise
+                except Incomplete as error:
+                    self._raise_if_stopped(context, f"; {stage.label}: {error}")
                     raise
             manifest = _manifest(stage, inputs, counts, directory, started)
             write_json(directory / MANIFEST, manifest)
@@ -174,10 +144,17 @@ class Runner:
                 f"set them back, or remove {scratch.parent} to begin it again"
             )
 
-    def _raise_if_stopped(self, context: Context) -> None:
+    def _raise_if_stopped(self, context: Context, where: str = "") -> None:
         if self.stop.signal_number:
             context.emit("interrupted", signal=self.stop.signal_number)
             raise Interrupted(self.stop.signal_number)
+        if self.stop.out_of_time:
+            context.emit("out_of_time")
+            raise OutOfTime(self._time_is_over() + where)
+
+    def _time_is_over(self) -> str:
+        given = format_seconds(self.stop.seconds or 0)
+        return f"the time given, {given}, is over; the same command goes on"
 
     def _work(self, stage: Stage, context: Context) -> Counts:
         stage.enter()
@@ -271,7 +248,7 @@ class Runner:
                 initializer=_start_worker,
             )
         # A new worker inherits the mask: a Ctrl-C of the terminal finds it deaf from its birth.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             future = self._pool.submit(stage_part, stage, _for_worker(context), index)
             self.stop.workers = list(self._pool._processes)
@@ -356,7 +333,7 @@ def _for_worker(context: Context) -> Context:
 def _start_worker() -> None:
     """A worker finishes its part when the terminal's Ctrl-C or a group's SIGTERM reaches it too,
     and ends as soon as its parent is gone, before another run can commit the same part."""
-    for number in _SIGNALS:
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from synboot.core.errors import Incomplete, SynbootError
+from synboot.core.errors import Incomplete, NotFinite
 from synboot.core.events import ReportProgress, ignore_progress
 from synboot.core.rng import seed_for
 from synboot.core.storage import fsync_path
@@ -65,8 +65,9 @@ def train(
     `compiled_length`, the usual length of a row, the model's blocks are compiled for passes of that
     shape; others run eagerly. The weights of lowest validation loss end up in
     `scratch/best.safetensors`. Returns the final state.
-    Raises SynbootError at a loss or gradient that is not finite, with the step's number, or if the
-    model cannot be compiled, and Incomplete after a checkpoint if `should_stop()` becomes true.
+    Raises NotFinite at a loss or gradient that is not finite, with the step's number, SynbootError
+    if the model cannot be compiled, and Incomplete after a checkpoint if `should_stop()` becomes
+    true.
     """
     model.to(device)
     optimizer = new_optimizer(model, config)
@@ -109,7 +110,7 @@ def train(
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
             step_loss = sum(loss.item() for loss in losses)
             if not (torch.isfinite(norm) and math.isfinite(step_loss)):
-                raise SynbootError(_not_finite(state.step + 1, num_steps, "gradient or the loss"))
+                raise NotFinite(_not_finite(state.step + 1, num_steps, "gradient or the loss"))
             state.loss_sum += step_loss
             state.loss_targets += sum(targets)
             state.tokens += sum(targets)
@@ -123,7 +124,7 @@ def train(
             if state.step in validate_at:
                 validation = mean_loss(replicas, validation_rows, forward_rows, device, precision)
                 if not math.isfinite(validation):
-                    raise SynbootError(_not_finite(state.step, num_steps, "validation loss"))
+                    raise NotFinite(_not_finite(state.step, num_steps, "validation loss"))
                 _log(state, validation)
                 emit("validation", **state.history[-1])
                 if state.best_loss is None or validation < state.best_loss:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from synboot.core.errors import BadInput
 
 OutputOption = Annotated[
     Path, typer.Option("--output", "-o", help="What to write.", show_default=False)
@@ -24,6 +27,37 @@ SeedOption = Annotated[int, typer.Option(help="Key of all randomness.")]
 
 Options = Mapping[str, tuple[Any, Any]]
 """(annotation, default) by the name of the parameter."""
+
+
+def parse_seconds(text: str) -> float:
+    """`"8m" -> 480.0`, `"1h30m" -> 5400.0`, `"90" -> 90.0`. Raises BadInput for anything else."""
+    number = r"(\d+(?:\.\d+)?)"
+    match = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", text.strip().lower())
+    hours, minutes, seconds = (float(part or 0) for part in (match.groups() if match else "000"))
+    total = 3600 * hours + 60 * minutes + seconds
+    if total == 0:
+        raise BadInput(f"expected a time such as 90s, 8m or 1h30m, got {text!r}")
+    return total
+
+
+def parse_tokens(text: str) -> int:
+    """`"1.5M" -> 1_500_000`. Raises BadInput for what is no number of tokens."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMBT]?)", text.strip().replace("_", "").upper())
+    if not match:
+        raise BadInput(f"expected a number of tokens such as 300000, 500K or 1.5M, got {text!r}")
+    return round(
+        float(match[1]) * {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}[match[2]]
+    )
+
+
+StopAfterOption = Annotated[
+    float | None,
+    typer.Option(
+        parser=parse_seconds,
+        metavar="TIME",
+        help="90s, 8m, 1h30m: then end at a clean checkpoint, exit code 4.",
+    ),
+]
 
 SHARED: Options = {
     "overwrite": (

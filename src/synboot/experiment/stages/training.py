@@ -27,7 +27,7 @@ from synboot.train.compiled import compiles
 from synboot.train.loop import LoopConfig, train
 from synboot.train.loss import keeps_apart, mean_loss
 
-_VALIDATION_TOKENS = 100_000
+VALIDATION_TOKENS = 100_000
 
 COST_OF = "cost_of_"
 """Begins the name of an input of which a stage reads nothing but what it cost."""
@@ -278,7 +278,7 @@ def _flops(cost: Cost, rows: _CountedRows) -> int:
 def validation_rows(tokens: Artifact, context: int, *, end_id: int, start_id: int) -> Mixture:
     """One pass over the validation split, at most 100,000 tokens of it."""
     store = TokenStore(tokens.file("valid"))
-    budget = min(store.num_tokens(), _VALIDATION_TOKENS)
+    budget = min(store.num_tokens(), VALIDATION_TOKENS)
     valid = Source("valid", store, len(store), budget)
     return Mixture([valid], context, end_id, seed=0, start_id=start_id)
 

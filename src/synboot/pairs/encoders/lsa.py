@@ -57,9 +57,7 @@ class LsaEncoder:
             random_state=seed_for(seed, "lsa") % 2**32,
         )
         encoder = cls(words, vectorizer.idf_, components.astype(np.float32))
-        # Two products of the sparse matrix an iteration, one before and one after.
-        products = 2 * _ITERATIONS + 2
-        encoder.flops = products * 2 * int(matrix.nnz) * (most + _OVERSAMPLES)
+        encoder.flops = fitting_flops(int(matrix.nnz), most)
         return encoder
 
     @classmethod
@@ -88,6 +86,12 @@ class LsaEncoder:
         vectors = np.asarray(matrix @ self._directions, dtype=np.float32)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         return np.where(norms > _MIN_NORM, vectors / np.maximum(norms, _MIN_NORM), np.float32(0))
+
+
+def fitting_flops(words: int, dimensions: int) -> int:
+    """FLOPs of learning `dimensions` directions from documents that have `words` distinct words
+    each, summed: two products of the sparse matrix an iteration, one before and one after."""
+    return (2 * _ITERATIONS + 2) * 2 * words * (dimensions + _OVERSAMPLES)
 
 
 def _new_vectorizer(vocabulary: dict[str, int] | None) -> TfidfVectorizer:

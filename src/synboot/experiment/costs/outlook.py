@@ -1,0 +1,152 @@
+"""What a recipe will cost before it starts: stage by stage, and in all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from synboot.experiment.costs.estimate import Estimate, Estimator
+from synboot.experiment.costs.machine import Speed, speed_of
+from synboot.experiment.costs.text import Text, oracle_tokens, text_of
+from synboot.experiment.plan import corpus_file, make_plan
+from synboot.experiment.recipe import Recipe
+from synboot.experiment.run import RunPaths
+from synboot.experiment.stages.corpus import check_oracle
+from synboot.model.architecture import num_parameters, shape_of
+from synboot.pipeline.stage import Artifact, Stage
+
+_FLOAT_BYTES = 4
+_NEIGHBOUR_BYTES = 12
+"""Of one: its number and its similarity."""
+_TRAINED_COPIES = 2
+"""Model directories of a training stage: best and last."""
+_CHECKPOINT_COPIES = 7
+"""Of the weights while a stage trains: two checkpoints with two moments each, and the best."""
+
+Outlook = dict[str, Any]
+
+
+def outlook(recipe: Recipe, runs: Path, *, measure: bool = True) -> Outlook:
+    """Tokens, FLOPs, hours, disk and memory of a recipe; what is done already costs nothing more.
+
+    Writes no artifact: below `runs` at most a world's corpus, and the speed of this machine where
+    it is measured. Without `measure` no hours and no memory are told.
+    """
+    plan = make_plan(recipe, runs)
+    store = RunPaths(runs, recipe.name).store
+
+    def artifact(stage: Stage) -> Artifact | None:
+        return Artifact.open(stage.directory(store))
+
+    built = {name: artifact(stage) for name, stage in plan.corpus.items()}
+    known = {name: found for name, found in built.items() if found is not None}
+    artifacts = known if len(known) == len(built) else {}
+    text = text_of(recipe, artifacts, corpus_file(recipe, runs))
+    if artifacts and "oracle" in recipe.experiment.arms:
+        check_oracle(artifacts["tokens"], recipe.budget.oracle_multiple)
+    estimator = Estimator(recipe, text, artifact)
+    speed = speed_of(recipe, runs, *estimator.lengths_of_draws()) if measure else None
+    stages = []
+    for stage in plan.stages:
+        done = artifact(stage) is not None
+        estimate = estimator.of(stage)
+        seconds = None if done or speed is None else _seconds(stage, estimate, speed, recipe)
+        stages.append(_described(stage, done, estimate, seconds))
+    left = [stage for stage in stages if stage["status"] == "missing"]
+    missing = [stage for stage in plan.stages if artifact(stage) is None]
+    return {
+        "recipe": recipe.name,
+        "text": {
+            "counted": text.exact,
+            "tokens": text.num_tokens,
+            "unique_tokens": text.unique_tokens,
+            "unique_documents": text.unique_documents,
+            "oracle_tokens": oracle_tokens(recipe, artifacts, text),
+            "vocab_size": text.vocab_size,
+        },
+        "parameters": num_parameters(shape_of(recipe.model.preset), text.vocab_size)[0],
+        "stages": stages,
+        "to_do": _total(left),
+        "done": _total([stage for stage in stages if stage["status"] == "done"]),
+        "disk_bytes": _disk(recipe, text, missing),
+        "peak_memory_bytes": None if speed is None else _memory(recipe, speed, missing),
+        "not_estimated": sorted({s["name"] for s in left if s["basis"] == "unknown"}),
+        "speed": None if speed is None else _shown_speed(speed),
+    }
+
+
+def _described(stage: Stage, done: bool, estimate: Estimate, seconds: float | None) -> Outlook:
+    return {
+        "name": stage.name,
+        "label": stage.label,
+        "id": stage.id,
+        "status": "done" if done else "missing",
+        "basis": estimate.basis,
+        "tokens": estimate.tokens,
+        "flops": estimate.flops,
+        "validation_flops": estimate.validation_flops,
+        "seconds": seconds,
+    }
+
+
+def _seconds(stage: Stage, estimate: Estimate, speed: Speed, recipe: Recipe) -> float | None:
+    """Of a stage that computes; reading, filters and comparing texts are not counted."""
+    if estimate.flops is None:
+        return None
+    if stage.name == "synthesize":
+        on_cpu = stage.numerics["device"] == "cpu"
+        return estimate.sampled / speed.sampled_tokens_per_second / (
+            recipe.runtime.workers if on_cpu else 1
+        )  # fmt: skip
+    # Forward passes alone are taken to be as fast, by their FLOPs, as whole steps.
+    return (estimate.flops + estimate.validation_flops) / speed.training_flops_per_second
+
+
+def _total(stages: list[Outlook]) -> Outlook:
+    """Sums; hours only where something was measured."""
+    seconds = [stage["seconds"] for stage in stages if stage["seconds"] is not None]
+    return {
+        "stages": len(stages),
+        "trained_tokens": sum(
+            s["tokens"] or 0 for s in stages if s["name"] in ("pretrain", "tune")
+        ),
+        "flops": sum(stage["flops"] or 0 for stage in stages),
+        "validation_flops": sum(stage["validation_flops"] for stage in stages),
+        "hours": sum(seconds) / 3600 if seconds else None,
+    }
+
+
+def _disk(recipe: Recipe, text: Text, missing: list[Stage]) -> int:
+    """Bytes that the missing stages leave or need at once, roughly."""
+    weights = _FLOAT_BYTES * num_parameters(shape_of(recipe.model.preset), text.vocab_size)[0]
+    token_bytes = 2 if text.vocab_size <= 1 << 16 else 4
+    each: Mapping[str, float] = {
+        "corpus": text.num_tokens * text.bytes_per_token,
+        "tokens": text.num_tokens * token_bytes,
+        "embed": text.unique_documents * recipe.pairs.dimensions * _FLOAT_BYTES,
+        "neighbours": text.unique_documents * recipe.pairs.top_k * _NEIGHBOUR_BYTES,
+        "synthesize": recipe.budget.synthetic_tokens * (text.bytes_per_token + token_bytes),
+        "pretrain": weights * _TRAINED_COPIES,
+        "tune": weights * _TRAINED_COPIES,
+    }
+    kept = sum(each.get(stage.name, 0) for stage in missing)
+    trains = any(stage.name in ("pretrain", "tune") for stage in missing)
+    return round(kept + (weights * _CHECKPOINT_COPIES if trains else 0))
+
+
+def _memory(recipe: Recipe, speed: Speed, missing: list[Stage]) -> int:
+    """The peak of the stage that needs most: training in one process, or sampling in all."""
+    names = {stage.name for stage in missing}
+    processes = recipe.runtime.workers if speed.machine["device"] == "cpu" else 1
+    training = speed.training_bytes if names & {"pretrain", "tune"} else 0
+    return max(training, speed.sampling_bytes * processes if "synthesize" in names else 0)
+
+
+def _shown_speed(speed: Speed) -> Outlook:
+    return {
+        "training_flops_per_second": speed.training_flops_per_second,
+        "sampled_tokens_per_second_of_a_process": speed.sampled_tokens_per_second,
+        "processor": speed.machine["processor"],
+        "device": speed.machine["device"],
+    }

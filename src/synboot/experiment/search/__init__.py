@@ -1,0 +1,1 @@
+"""Tuning every arm alike, on validation text alone."""

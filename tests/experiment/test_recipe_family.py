@@ -1,0 +1,115 @@
+"""The recipes of the experiment: what the protocol says of them, and that they run when reduced."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from synboot.core.events import QuietDisplay
+from synboot.experiment.plan import Plan, make_plan
+from synboot.experiment.recipe import Recipe, load_recipe
+from synboot.experiment.run import run_recipe
+from synboot.experiment.stages.process import own_threads
+from synboot.model.architecture import num_parameters, shape_of
+
+ROOT = Path(__file__).parents[2]
+PROTOCOL = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+FAMILY = ("cpu-smaller-all", "cpu-small-all", "cpu-larger-all", "gpu-small")
+CONTENT = "0" * 64
+ON_CPU = ("runtime.device=cpu", "runtime.precision=float32")
+
+
+def recipe_of(name: str, *settings: str) -> Recipe:
+    given = ["corpus.path=somewhere", *ON_CPU, *settings]
+    return load_recipe(ROOT / "recipes" / f"{name}.yaml", given)
+
+
+def plan_of(name: str, *settings: str) -> Plan:
+    return make_plan(recipe_of(name, *settings), Path("nowhere"), CONTENT)
+
+
+def number(cell: str) -> int:
+    return int(cell.replace(",", ""))
+
+
+def test_the_protocol_says_what_the_recipes_do() -> None:
+    rows = re.findall(r"^\| [a-z-]+ \| `([a-z-]+)` \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|$",
+                      PROTOCOL, re.MULTILINE)  # fmt: skip
+    assert [row[0] for row in rows] == list(FAMILY)
+    for name, shape, unique, training, trial in rows:
+        recipe = recipe_of(name)
+        assert recipe.budget.unique_tokens == number(unique)
+        assert recipe.budget.training_tokens == number(training) == 20 * number(unique)
+        assert recipe.search is not None
+        assert recipe.search.training_tokens == number(trial) == number(training) / 2
+        assert f"`{recipe.model.preset}`" in shape
+        if name != "gpu-small":
+            millions = float(shape.split(", ")[1].removesuffix("M"))
+            size = num_parameters(shape_of(recipe.model.preset), recipe.tokenizer.vocab_size)[0]
+            assert round(size / 1e6, 1) == millions
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_all_arms_controls_and_seeds_and_one_search(name: str) -> None:
+    recipe, first = recipe_of(name), recipe_of(FAMILY[1])
+    assert recipe.experiment == first.experiment
+    plan = plan_of(name)
+    assert plan.arms == [
+        "repetition", "sbp", "oracle", "self_distillation", "random_pairs",
+        "repetition_2x", "repetition_4x", "repetition_8x", "repetition_same_cost",
+    ]  # fmt: skip
+    assert {seed for _, seed in plan.pretrain} == {0, 1, 2}
+    assert recipe.search is not None
+    assert first.search is not None
+    assert recipe.search.trials == first.search.trials == 8
+    assert recipe.search.seed == first.search.seed == 1000
+    for setting, values in recipe.search.space.items():
+        shown = ", ".join(f"{value:g}" for value in values)
+        line = next(
+            line
+            for line in PROTOCOL.splitlines()
+            if line.startswith(f"| `{setting.removeprefix('pretrain.')}` |")
+        )
+        assert shown in line
+
+
+def test_what_cpu_small_made_is_a_part_of_it() -> None:
+    plain, everything = plan_of("cpu-small"), plan_of("cpu-small-all")
+    for arm in ("repetition", "sbp"):
+        assert everything.pretrain[arm, 0].id == plain.pretrain[arm, 0].id
+
+
+@pytest.mark.slow
+def test_gpu_small_reduced_to_a_cpu(small_corpus: Path, tmp_path: Path) -> None:
+    """All arms and controls, of one seed; what is brought back is small."""
+    recipe = recipe_of(
+        "gpu-small",
+        f"corpus.path={small_corpus}",
+        "corpus={group_field: topic, valid_fraction: 0.1, test_fraction: 0.1}",
+        "tokenizer.vocab_size=384",
+        "budget={unique_tokens: 4000, training_tokens: 4608, oracle_multiple: max}",
+        "model={preset: 0.6m, context: 64}",
+        "pretrain={batch_rows: 8, num_validations: 1}",
+        "tune={batch_rows: 16, num_validations: 1}",
+        "pairs={dimensions: 16, top_k: 4}",
+        "synthesize={max_tokens: 24, filters: {min_tokens: 2, max_repetition: 1.0}}",
+        "experiment={seeds: [3], repetition_multiples: [2]}",
+        "evaluate.bootstrap_resamples=200",
+        "search.training_tokens=1024",
+        "runtime={workers: 1, threads: 1, slots: 16, part_draws: 32}",
+    )
+    with own_threads():
+        result = run_recipe(recipe, tmp_path, display=QuietDisplay())
+    assert result is not None
+    assert set(result["arms"]) == {
+        "repetition", "sbp", "oracle", "self_distillation", "random_pairs",
+        "repetition_2x", "repetition_same_cost",
+    }  # fmt: skip
+    assert result["cost_inclusive"]["extra_tokens"] > 0
+    brought = list((tmp_path / "gpu-small").iterdir())
+    assert {"result.json", "report.html", "comparison.svg"} <= {path.name for path in brought}
+    assert sum(path.stat().st_size for path in brought) < 8 << 20
+    assert json.loads((tmp_path / "gpu-small" / "result.json").read_text()) == result
