@@ -26,7 +26,8 @@ def test_controls_of_a_finished_run(finished_run: Path, synboot: Any) -> None:
     recipe |= {"name": "controls", "experiment": SETTINGS}
     path = finished_run / "controls.yaml"
     path.write_text(yaml.safe_dump(recipe))
-    before = sorted((finished_run / "artifacts").glob("*/*"))
+    known = json.loads((finished_run / "small" / "stages.json").read_text())
+    before = sorted(finished_run / stage["directory"] for stage in known)
     outcome = synboot("run", str(path), "--runs", str(finished_run), "--json")
     assert outcome.returncode == 0, outcome.stderr
     result = json.loads(outcome.stdout)

@@ -89,13 +89,9 @@ def test_there_are_no_trainers_and_no_registry_of_hooks() -> None:
 
 
 def test_both_stages_reach_the_loop_at_the_same_line() -> None:
-    sites = [
-        (file, line)
-        for file, tree in TREES.items()
-        for name, line in calls(tree)
-        if name == "train"
-    ]
-    assert len(sites) == 1
+    sites = [file for file, tree in TREES.items() for name, _ in calls(tree) if name == "train"]
+    measuring = "experiment/costs/machine.py"  # how fast the same loop is here
+    assert sorted(sites) == [measuring, "experiment/stages/training.py"]
     tree = TREES["experiment/stages/training.py"]
     for stage in ("PretrainStage", "TuneStage"):
         [node] = [n for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == stage]

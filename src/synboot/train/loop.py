@@ -65,9 +65,8 @@ def train(
     `compiled_length`, the usual length of a row, the model's blocks are compiled for passes of that
     shape; others run eagerly. The weights of lowest validation loss end up in
     `scratch/best.safetensors`. Returns the final state.
-    Raises NotFinite at a loss or gradient that is not finite, with the step's number, SynbootError
-    if the model cannot be compiled, and Incomplete after a checkpoint if `should_stop()` becomes
-    true.
+    Raises NotFinite at a loss or gradient that is not, with the step's number, SynbootError if the
+    model cannot be compiled, and Incomplete after a checkpoint if `should_stop()` becomes true.
     """
     model.to(device)
     optimizer = new_optimizer(model, config)
