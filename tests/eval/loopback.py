@@ -54,6 +54,13 @@ class Server:
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_reason: object) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+
 
 def completion(content: Any, tokens: int | None = 10) -> Reply:
     usage = {} if tokens is None else {"usage": {"total_tokens": tokens}}

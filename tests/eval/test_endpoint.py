@@ -24,10 +24,8 @@ from loopback import Reply, Server, completion, says
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A server, reached past any proxy."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    made = Server()
-    yield made
-    made.http.shutdown()
-    made.http.server_close()
+    with Server() as made:
+        yield made
 
 
 def judge(server: Server, tmp_path: Path, **settings: Any) -> EndpointJudge:

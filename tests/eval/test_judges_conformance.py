@@ -32,10 +32,8 @@ def judge(
     """Each implementation."""
     if request.param == "endpoint":
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        server = Server()
-        yield EndpointJudge(Endpoint(server.url, "reader"), tmp_path / "answers")
-        server.http.shutdown()
-        server.http.server_close()
+        with Server() as server:
+            yield EndpointJudge(Endpoint(server.url, "reader"), tmp_path / "answers")
         return
     tokenizer = train_tokenizer(PROMPTS.values(), 300)
     vocab_size, end_id = tokenizer.vocab_size, tokenizer.end_id

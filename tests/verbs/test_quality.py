@@ -193,10 +193,8 @@ def test_text_without_spaces_is_said_to_be(files: Path) -> None:
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """An endpoint on this machine."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    made = Server()
-    yield made
-    made.http.shutdown()
-    made.http.server_close()
+    with Server() as made:
+        yield made
 
 
 def test_an_endpoint_judges_both_sides_and_is_asked_once(files: Path, server: Server) -> None:

@@ -79,9 +79,9 @@ def window_hashes(text: str, n: int = WINDOW_WORDS) -> Hashes:
 
 
 @dataclass(frozen=True)
-class Windows:
-    """The windows of many texts: text i has `hashes[offsets[i] : offsets[i + 1]]`, which is what
-    `window_hashes` gives for it. `offsets`: int64 [texts + 1]."""
+class HashedTexts:
+    """Hashes of many texts: text i has `hashes[offsets[i] : offsets[i + 1]]`. `offsets`: int64
+    [texts + 1]."""
 
     hashes: Hashes
     offsets: npt.NDArray[np.int64]
@@ -90,13 +90,17 @@ class Windows:
         return len(self.offsets) - 1
 
     def of(self, index: int) -> Hashes:
-        """The windows of one text."""
+        """Those of one text."""
         return self.hashes[self.offsets[index] : self.offsets[index + 1]]
 
     @property
     def sizes(self) -> npt.NDArray[np.int64]:
-        """How many windows each text has, int64 [texts]."""
+        """How many each text has, int64 [texts]."""
         return np.diff(self.offsets)
+
+
+class Windows(HashedTexts):
+    """The windows of texts: of each what `window_hashes` gives for it."""
 
 
 def windows_of(texts: Sequence[str], n: int = WINDOW_WORDS) -> Windows:
@@ -119,25 +123,8 @@ def windows_of(texts: Sequence[str], n: int = WINDOW_WORDS) -> Windows:
     return Windows(np.concatenate(blocks), offsets)
 
 
-@dataclass(frozen=True)
-class Words:
-    """The words of many texts, hashed, in their order: text i has
-    `hashes[offsets[i] : offsets[i + 1]]`. `offsets`: int64 [texts + 1]."""
-
-    hashes: Hashes
-    offsets: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def of(self, index: int) -> Hashes:
-        """The words of one text."""
-        return self.hashes[self.offsets[index] : self.offsets[index + 1]]
-
-    @property
-    def sizes(self) -> npt.NDArray[np.int64]:
-        """How many words each text has, int64 [texts]."""
-        return np.diff(self.offsets)
+class Words(HashedTexts):
+    """The words of texts, in their order."""
 
     def runs(self, n: int) -> tuple[Hashes, npt.NDArray[np.int64]]:
         """Every run of `n` words within a text, in order and as often as it comes: its hash, that

@@ -21,12 +21,9 @@ from synboot.model.flops import forward_flops, known_cost
 from synboot.pipeline.stage import Context, Counts, Stage, part_counts
 
 
-class EvaluateStage(Stage):
-    """Scores one checkpoint of one arm, or a user's model, on a held-out split, in float32 wherever
-    it was trained."""
+class ScoringStage(Stage):
+    """Reads one checkpoint of one arm, or a user's model, in float32 wherever it was trained."""
 
-    name = "evaluate"
-    version = 3
     max_workers = 1  # one process with all threads
 
     def __init__(
@@ -45,9 +42,21 @@ class EvaluateStage(Stage):
         given = self.model_directory
         return [given or context.inputs["pretrain"].file(self.config["checkpoint"])]
 
+    def _load(self, context: Context) -> list[Any]:
+        """The models, once in a process."""
+        self._models = self._models or [load_model(path) for path in self._directories(context)]
+        return self._models
+
     def enter(self) -> None:
         """As many threads as training has."""
         set_threads(self.numerics["threads"])
+
+
+class EvaluateStage(ScoringStage):
+    """Scores the documents of a held-out split."""
+
+    name = "evaluate"
+    version = 3
 
     def num_parts(self, context: Context) -> int:
         """Ranges of documents."""
@@ -64,9 +73,9 @@ class EvaluateStage(Stage):
         documents = heldout_documents(context.inputs["corpus"], split)
         store = TokenStore(context.inputs["tokens"].file(split))
         tokenizer = TextTokenizer.load(context.inputs["tokenizer"].path)
-        self._models = self._models or [load_model(path) for path in self._directories(context)]
+        models = self._load(context)
         found = score_documents(
-            self._models,
+            models,
             [store[i][:-1] for i in range(start, stop)],
             documents.texts(start, stop),
             context=length,
@@ -90,7 +99,7 @@ class EvaluateStage(Stage):
             for document, num_tokens in enumerate(found.num_tokens.tolist())
             for window in windows_of(document, num_tokens, length)
         ]
-        costs = [known_cost(model) for model in self._models]
+        costs = [known_cost(model) for model in models]
         flops = [sum(forward_flops(cost, 0, size) for size in windows) for cost in costs if cost]
         return {"documents": stop - start, "flops": None if None in costs else sum(flops)}
 

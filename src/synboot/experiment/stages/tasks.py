@@ -17,12 +17,12 @@ from synboot.eval.choices import Request, encode_requests, score_requests
 from synboot.eval.harness import harness_answers, require_readable
 from synboot.eval.tasks import Item
 from synboot.experiment.stages.contamination import read_contaminated
+from synboot.experiment.stages.evaluation import ScoringStage
 from synboot.experiment.stages.items import read_task_items
-from synboot.experiment.stages.process import ranges, set_threads
+from synboot.experiment.stages.process import ranges
 from synboot.experiment.task_scores import NORMALISATIONS, TaskScores, summary
-from synboot.model.architecture import load_model
 from synboot.model.flops import forward_flops, known_cost
-from synboot.pipeline.stage import Context, Counts, Stage, part_counts
+from synboot.pipeline.stage import Context, Counts, part_counts
 
 _SCORES = pa.schema(
     {
@@ -38,29 +38,13 @@ _SCORES = pa.schema(
 )
 
 
-class TasksStage(Stage):
-    """Answers all items with one checkpoint of one arm, or a user's model, in float32 wherever it
-    was trained; through lm-evaluation-harness if the config names its version as `harness`. With an
-    input `contamination` its counts also tell what is left without the contaminated items."""
+class TasksStage(ScoringStage):
+    """Answers all items; through lm-evaluation-harness if the config names its version as
+    `harness`. With an input `contamination` its counts also tell what is left without the
+    contaminated items."""
 
     name = "tasks"
     version = 1
-    max_workers = 1  # one process with all threads
-
-    def __init__(
-        self, *arguments: Any, model_directory: Path | None = None, **options: Any
-    ) -> None:
-        super().__init__(*arguments, **options)
-        self.model_directory = model_directory
-        """A user's model, in place of the run's; the config has the digest of its content."""
-        self._model: Any = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_model": None}
-
-    def enter(self) -> None:
-        """As many threads as training has."""
-        set_threads(self.numerics["threads"])
 
     def num_parts(self, context: Context) -> int:
         """Ranges of items; one for the harness, which loads the model anew for each."""
@@ -97,20 +81,16 @@ class TasksStage(Stage):
     def _by_model(
         self, context: Context, items: Sequence[Item], requests: Sequence[Request]
     ) -> tuple[np.ndarray, np.ndarray, int | None]:
-        if self._model is None:
-            given = self.model_directory
-            self._model = load_model(
-                given or context.inputs["pretrain"].file(self.config["checkpoint"])
-            )
+        (model,) = self._load(context)
         left = iter(requests)
         found = score_requests(
-            self._model,
+            model,
             [list(itertools.islice(left, len(item.choices))) for item in items],
             context=self.config["model"]["context"],
             device=torch.device(self.numerics["device"]),
             progress=context.advance,
         )
-        cost = known_cost(self._model)
+        cost = known_cost(model)
         flops = None if cost is None else sum(forward_flops(cost, *span) for span in found.spans)
         return found.nats, found.greedy, flops
 
@@ -128,7 +108,7 @@ class TasksStage(Stage):
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
         """Write tasks.parquet: for every item the nats of each choice and what is chosen by them,
         raw and over tokens, bytes and characters; from `contamination`, windows found."""
-        self._model = None
+        self._models = []
         table = pa.concat_tables([pq.read_table(part / "scores.parquet") for part in parts])
         looked = context.inputs.get("contamination")
         if looked is not None:
