@@ -122,35 +122,35 @@ def test_they_are_those_of_a_slow_search_in_the_validation_split(
 
 
 @pytest.mark.slow
-def test_more_than_are_needed_are_drawn_by_key(
+def test_of_more_than_are_needed_the_most_similar_stay(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     everything = made(finished_run, plan_of(finished_run), "validation_pairs")
     whole = everything["validation pairs"]
     monkeypatch.setattr(validation_pairs, "MAX_PAIRS", 10)
 
-    def drawn(name: str, seed: int) -> Artifact:
+    def found(name: str) -> Artifact:
         """The stage anew, in a store of its own."""
-        runs = tmp_path / name
-        plan = plan_of(finished_run)
-        runner = Runner(runs, 1, EventLog(None), QuietDisplay())
-        (stage,) = (s for s in plan.stages if s.name == "validation_pairs")
-        stage.seed = seed
+        runner = Runner(tmp_path / name, 1, EventLog(None), QuietDisplay())
+        (stage,) = (s for s in plan_of(finished_run).stages if s.name == "validation_pairs")
         known = {stage.inputs[i].id: everything[stage.inputs[i].label] for i in stage.inputs}
         return runner.run([stage], known=known)[stage.id]
 
-    few, again, other = drawn("a", 0), drawn("b", 0), drawn("c", 1)
-    for artifact in (few, other):
-        kept = kept_of(artifact)
-        assert set(kept) < set(kept_of(whole))
-        assert len(kept) == 20
-        assert {(b, a) for a, b in kept} == set(kept)
-        assert artifact.counts["kept"] == 10
-        assert artifact.counts["dropped_not_drawn"] == whole.counts["kept"] - 10
-    assert kept_of(again) == kept_of(few)
-    assert set(kept_of(other)) != set(kept_of(few))
+    few = found("a")
+    kept = kept_of(few)
+    assert set(kept) < set(kept_of(whole))
+    assert len(kept) == 20
+    assert {(b, a) for a, b in kept} == set(kept)
+    assert few.counts["kept"] == 10
+    assert few.counts["dropped_less_similar"] == whole.counts["kept"] - 10
+    rows = pq.read_table(few.file("pairs.parquet")).to_pylist()
+    similar = {
+        reason: [row["similarity"] for row in rows if row["reason"] == reason]
+        for reason in (None, "less_similar")
+    }
+    assert min(similar[None]) >= max(similar["less_similar"])
     monkeypatch.setattr(validation_pairs, "MAX_DOCUMENTS", 7)
-    first = drawn("d", 0)
+    first = found("b")
     documents = Documents(everything["corpus"].file("valid.arrow"))
     assert first.counts["documents"] == 7 < len(documents)
     assert {d for pair in kept_of(first) for d in pair} <= set(documents.ids(0, 7))

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from synboot.core.errors import BadInput
-from synboot.core.rng import rng
 from synboot.core.verdict import Drop, Keep, Tally
 from synboot.experiment.stages.corpus import heldout_documents
 from synboot.experiment.stages.process import ranges, set_threads
@@ -26,8 +25,9 @@ SPLIT = "valid"
 """The only one that is read here."""
 MAX_DOCUMENTS = 4096
 """Of the split, the first ones: more would choose no better, and are compared with each other."""
-MAX_PAIRS = 512
-"""Unordered. Every validation of tuning reads all of them."""
+MAX_PAIRS = 128
+"""Unordered, the most similar: in text that the encoder was not fitted on, similarities are higher
+than among the pairs of tuning. Every validation of tuning reads all of them."""
 MIN_PAIRS = 8
 """Unordered. The loss on fewer says little of any other pair."""
 
@@ -68,7 +68,7 @@ class ValidationPairsStage(Stage):
         filters = {name: self.config[name] for name in PairFilterConfig.model_fields}
         config = PairFilterConfig.model_validate(filters)
         groups = documents.groups(0, count)
-        pairs = _drawn(judge_pairs(neighbours, texts, ids, groups, config), self.seed)
+        pairs = _most_similar(judge_pairs(neighbours, texts, ids, groups, config))
         counts = pairs.tally.counts()
         if len(pairs.kept) < MIN_PAIRS:
             shown = ", ".join(f"{name} {n}" for name, n in counts.items())
@@ -120,15 +120,12 @@ class RandomValidationPairsStage(Stage):
         return {"documents": count, "kept": len(drawn.validation) // 2, "flops": 0}
 
 
-def _drawn(pairs: JudgedPairs, seed: int) -> JudgedPairs:
-    """At most 512 of the pairs, by key; the others are dropped as `not_drawn`, with the place that
-    they drew."""
+def _most_similar(pairs: JudgedPairs) -> JudgedPairs:
+    """At most 128 of the pairs; the others are dropped as `less_similar`, with their similarity."""
     kept = [i for i, verdict in enumerate(pairs.verdicts) if isinstance(verdict, Keep)]
-    places = rng(seed, "drawn validation pairs").permutation(len(kept)).tolist()
     verdicts = list(pairs.verdicts)
-    for i, place in zip(kept, places, strict=True):
-        if place >= MAX_PAIRS:
-            verdicts[i] = Drop("not_drawn", float(place))
+    for i in kept[MAX_PAIRS:]:
+        verdicts[i] = Drop("less_similar", pairs.candidates[i].similarity)
     tally = Tally()
     for verdict in verdicts:
         tally.add(verdict, dict)
