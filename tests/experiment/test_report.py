@@ -119,7 +119,10 @@ def sample_result(seeds: int = 1) -> dict[str, Any]:
             "initial_weights": "base, checkpoint best at step 120",
             "validation_loss_start": 4.61,
             "validation_loss_best": 4.21,
+            "validation_loss_last": 4.32,
+            "validated_on": "validation_text",
             "best_step": 90,
+            "steps": 120,
         },
         "synthetic": {
             "requested_tokens": 400_000,

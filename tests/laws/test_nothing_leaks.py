@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from synboot.core.events import EventLog, QuietDisplay
 from synboot.data.documents import Documents
 from synboot.data.ngrams import reference_windows
 from synboot.data.tokenizer import TextTokenizer, train_tokenizer
 from synboot.data.tokens import TokenStore
+from synboot.experiment.plan import make_plan
+from synboot.experiment.recipe import load_recipe
+from synboot.experiment.stages import training
+from synboot.experiment.stages.process import own_threads
+from synboot.pipeline.runner import Runner
+from synboot.pipeline.stage import Artifact
+from synboot.synth.template import PairRows
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +150,90 @@ def test_synthetic_rows_carry_their_lineage(artifacts: dict[str, Path]) -> None:
         assert row["verdict"] == "keep"
         assert row["finish_reason"] in ("end", "length")
     assert len({row["id"] for row in rows}) == len(rows)
+
+
+def tuned_on_text(recipe: Path, runs: Path) -> dict[str, Artifact]:
+    """The stages up to tuning that validation text chooses the checkpoint of, by label."""
+    plan = make_plan(load_recipe(recipe, ["tune.validate_on=validation_text"]), recipe.parent)
+    stages = plan.until("tune")
+    with own_threads():
+        made = Runner(runs / "artifacts", 1, EventLog(None), QuietDisplay()).run(stages)
+    return {stage.label: made[stage.id] for stage in stages}
+
+
+def documents_of(rows: PairRows, end: int) -> set[tuple[int, ...]]:
+    """The beginnings of both documents of every pair, up to seven tokens: of d1 and of d2."""
+    found = set()
+    for position in range(rows.num_rows):
+        inputs, places = rows.row(position)[0], rows.positions(position)
+        for start in np.flatnonzero(places == 0).tolist():
+            if inputs[start] != end:
+                continue  # padding
+            length = next((i for i in range(start + 1, len(inputs)) if places[i] == 0), len(inputs))
+            first, second = (inputs[start:length] == end).nonzero()[0][:2].tolist()
+            for at in (first, second):
+                found.add(tuple(inputs[start + at + 1 : length][:7].tolist()))
+    return found
+
+
+@pytest.mark.slow
+def test_validation_text_chooses_a_checkpoint_and_is_never_trained_on(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[PairRows, PairRows]] = []
+    loop = training.train
+
+    def spy(model: Any, rows: PairRows, validation: PairRows, *rest: Any, **options: Any) -> Any:
+        seen.append((rows, validation))
+        return loop(model, rows, validation, *rest, **options)
+
+    monkeypatch.setattr(training, "train", spy)
+    runs = tmp_path / "runs"
+    for name in ("corpus", "tokenizer", "tokens", "embed", "neighbours", "pairs", "pretrain"):
+        shutil.copytree(finished_run / "artifacts" / name, runs / "artifacts" / name)
+    of = tuned_on_text(finished_run / "small.yaml", runs)
+    ((rows, validation),) = seen
+    end = TextTokenizer.load(of["tokenizer"].path).end_id
+    starts = {}
+    for split, label in (("train", "pairs"), ("valid", "validation pairs")):
+        store = TokenStore(of["tokens"].file(split))
+        documents = _training_of(of) if split == "train" else _valid_of(of)
+        ids = documents.ids(0, len(documents))
+        kept = pq.read_table(of[label].file("pairs.parquet"), filters=[("verdict", "=", "keep")])
+        paired = set(kept["d1"].to_pylist())
+        starts[split] = {tuple(store[i][:7].tolist()) for i, name in enumerate(ids)}
+        used = {tuple(store[i][:7].tolist()) for i, name in enumerate(ids) if name in paired}
+        assert documents_of(rows if split == "train" else validation, end) == used
+    assert not starts["train"] & starts["valid"]
+
+
+def _training_of(of: dict[str, Artifact]) -> Documents:
+    return _training({label: artifact.path for label, artifact in of.items()})
+
+
+def _valid_of(of: dict[str, Artifact]) -> Documents:
+    return Documents(of["corpus"].file("valid.arrow"))
+
+
+@pytest.mark.slow
+def test_choosing_on_validation_text_does_not_read_test_text(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    recipe = finished_run / "small.yaml"
+    whole = tuned_on_text(recipe, finished_run)
+    runs = tmp_path / "runs"
+    for label, artifact in whole.items():
+        if label not in ("validation pairs", "tune"):
+            shutil.copytree(artifact.path, runs / artifact.path.relative_to(finished_run))
+    spoilt = 0
+    for artifact in (whole["corpus"], whole["tokens"]):
+        copy = runs / artifact.path.relative_to(finished_run)
+        for file in [*copy.glob("test.arrow"), *copy.glob("test/*")]:
+            file.write_bytes(bytes(file.stat().st_size))  # as long as before, and nothing in it
+            spoilt += 1
+    assert spoilt >= 2
+    again = tuned_on_text(recipe, runs)
+    for label in ("validation pairs", "tune"):
+        assert again[label].path != whole[label].path
+        assert again[label].manifest["files"] == whole[label].manifest["files"]
+        assert again[label].counts == whole[label].counts

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from synboot.experiment.arms import WITH_PAIRED
 from synboot.experiment.numerics import Numerics
@@ -18,13 +19,21 @@ from synboot.experiment.stages.pairing import (
 )
 from synboot.experiment.stages.synthesis import SynthesizeStage
 from synboot.experiment.stages.training import TuneStage, loop_identity
+from synboot.experiment.stages.validation_pairs import (
+    RandomValidationPairsStage,
+    ValidationPairsStage,
+)
 from synboot.pairs.encoders.encoder import encoder_settings
 from synboot.pairs.filters import PairFilterConfig
 from synboot.pipeline.stage import Stage
 from synboot.synth.engine import SamplingConfig
 
-Add = Callable[[Stage], Stage]
-"""Puts a stage into the plan, or finds an equal one there."""
+
+class Add(Protocol):
+    """Puts a stage into the plan, or finds an equal one there."""
+
+    def __call__(self, stage: Stage, after: Stage | None = None) -> Stage:
+        """The stage that is in the plan: at its end, or right after another one."""
 
 
 @dataclass(frozen=True)
@@ -70,20 +79,13 @@ class ChainPlanner:
                     PairedStage({}, inputs, seed=recipe.seed, label=f"paired{label}")
                 )
             }
+        found = {"pairs": chain["pairs"]}
+        if recipe.tune.validate_on == "validation_text":
+            found["validation_pairs"] = self._validation_pairs(chain, recipe, pairing)
         if arm == "random_pairs":
-            # They are drawn once, as the pairs of SBP are found once, for the split of SBP's first
-            # tuning: its held-out documents are kept from this one's too.
-            name = "pairs" if label != pairing else "random pairs"
-            chain["pairs"] = self.add(
-                RandomPairsStage(
-                    {"validation_fraction": recipe.tune.validation_fraction},
-                    {**unique, "pairs": chain["pairs"]},
-                    seed=recipe.seed,
-                    label=f"{name}{label}",
-                )
-            )
+            found = self._at_random(found, recipe, label, of="" if label != pairing else "random ")
         settings = recipe.synthesize
-        tuning, writing = {"pairs": chain["pairs"]}, {}
+        tuning, writing = {**found}, {}
         if recipe.tune.initial == "base":
             tuning["base"] = self.add(base)
         if settings.best_of > 1:
@@ -135,8 +137,59 @@ class ChainPlanner:
         judged = self.add(PairsStage(filters, inputs, seed=recipe.seed, label=f"pairs{label}"))
         return {"embed": embed, "neighbours": neighbours, "pairs": judged}
 
+    def _validation_pairs(self, chain: Mapping[str, Stage], recipe: Recipe, label: str) -> Stage:
+        """Right after the pairs that they are found like: where there are too few, that is known
+        before anything is trained for these pairs."""
+        embed, filters = chain["embed"], chain["pairs"].config
+        inputs = {"corpus": self.corpus["corpus"], "embed": embed}
+        if "base" in embed.inputs:
+            inputs["base"] = embed.inputs["base"]
+        return self.add(
+            ValidationPairsStage(
+                {"top_k": recipe.pairs.top_k, **filters},
+                inputs,
+                seed=recipe.seed,
+                numerics=embed.numerics,
+                settings=recipe.pairs,
+                base_checkpoint=recipe.tune.initial_checkpoint,
+                label=f"validation pairs{label}",
+            ),
+            after=chain["pairs"],
+        )
+
+    def _at_random(
+        self, found: Mapping[str, Stage], recipe: Recipe, label: str, of: str
+    ) -> dict[str, Stage]:
+        """Random pairs in place of those of SBP: drawn once, as those are found once. Held-out
+        documents of SBP's first tuning are kept from this one's too."""
+        tune, corpus = recipe.tune, self.corpus["corpus"]
+        on_text = "validation_pairs" in found
+        setting = "validate_on" if on_text else "validation_fraction"
+        unique = {"corpus": corpus, "tokenizer": self.corpus["tokenizer"]}
+        pairs = self.add(
+            RandomPairsStage(
+                {setting: getattr(tune, setting)},
+                {**unique, "pairs": found["pairs"]},
+                seed=recipe.seed,
+                label=f"{of}pairs{label}",
+            )
+        )
+        drawn = {"pairs": pairs}
+        if on_text:
+            drawn["validation_pairs"] = self.add(
+                RandomValidationPairsStage(
+                    {},
+                    {"corpus": corpus, "validation_pairs": found["validation_pairs"]},
+                    seed=recipe.seed,
+                    label=f"{of}validation pairs{label}",
+                )
+            )
+        return drawn
+
     def _tune(self, inputs: Mapping[str, Stage], recipe: Recipe, seed: int, label: str) -> Stage:
         settings = recipe.tune.model_dump(mode="json")
+        on_text = "validation_pairs" in inputs
+        validation = "validate_on" if on_text else "validation_fraction"
         start = "initial" if recipe.tune.initial == "scratch" else "initial_checkpoint"
         return self.add(
             TuneStage(
@@ -144,7 +197,7 @@ class ChainPlanner:
                     "model": recipe.model.model_dump(mode="json"),
                     "loop": loop_identity(settings),
                     "passes": settings["passes"],
-                    "validation_fraction": settings["validation_fraction"],
+                    validation: settings[validation],
                     start: settings[start],
                 },
                 {**self.corpus, **inputs},

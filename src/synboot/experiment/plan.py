@@ -66,12 +66,14 @@ class Plan:
         """The arms in the order they are shown in."""
         return list(dict.fromkeys(arm for arm, _ in self.pretrain))
 
-    def add(self, stage: Stage) -> Stage:
-        """Put a stage at the end unless an equal one is there; returns the one that is there."""
+    def add(self, stage: Stage, after: Stage | None = None) -> Stage:
+        """Put a stage at the end, or right after another one, unless an equal one is there; returns
+        the one that is there."""
         for known in self.stages:
             if known.id == stage.id:
                 return known
-        self.stages.append(stage)
+        place = len(self.stages) if after is None else self.stages.index(after) + 1
+        self.stages.insert(place, stage)
         return stage
 
     def until(self, name: str | None) -> list[Stage]:

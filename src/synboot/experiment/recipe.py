@@ -37,6 +37,7 @@ from synboot.experiment.arm_settings import (
 )
 from synboot.experiment.search.settings import SearchConfig, check_search
 from synboot.experiment.task_recipe import Tasks
+from synboot.experiment.tune_recipe import TuneValidationConfig
 from synboot.model.architecture import PRESETS
 from synboot.model.decode import CacheType
 from synboot.pairs.encoders.encoder import EncoderConfig
@@ -190,15 +191,13 @@ class PretrainConfig(LoopConfig):
     """
 
 
-class TuneConfig(LoopConfig):
+class TuneConfig(LoopConfig, TuneValidationConfig):
     """Synthesizer-tuning. Small constant learning rate and checkpoint of lowest validation loss
     are recalled of the paper."""
 
     schedule: Literal["cosine", "constant"] = "constant"
     passes: int = Field(default=2, ge=1)
     """Times that every ordered pair is seen."""
-    validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
-    """Share of pairs held out; they share no document with the others."""
     initial: Literal["base", "scratch"] = "base"
     """Start from the base model, or from random weights."""
     initial_checkpoint: CheckpointRule = "best"

@@ -30,6 +30,11 @@ from synboot.model.architecture import num_parameters, shape_of
 from synboot.pipeline.stage import Artifact, Stage
 
 _TOKEN_COUNTS = ("trained_tokens", "sampled_tokens", "tokens", "unique_tokens")
+_COUNTED_ONLY = (
+    ("random_pairs", "pairs"),
+    ("random_validation_pairs", "validation_pairs"),
+)
+"""Stages and inputs of theirs of which little more than the number is taken."""
 Artifacts = Mapping[str, Artifact]
 """Finished artifacts by stage id."""
 
@@ -151,11 +156,15 @@ def _text_facts(plan: Plan, artifacts: Artifacts, arm: str) -> dict[str, Any]:
         facts["megadocuments"] = _without_flops(own["megadocuments"])
     if "pairs" in own:
         facts["pairs"] = _without_flops(own["pairs"])
+    if "validation_pairs" in own:
+        facts["validation_pairs"] = _without_flops(own["validation_pairs"])
     if tune := own.get("tune"):
         facts["synthesizer"] = {
             "initial_weights": tune["initial_weights"],
             "validation_loss_start": tune["initial_validation_loss"],
             "validation_loss_best": tune["best_validation_loss"],
+            "validation_loss_last": tune["final_validation_loss"],
+            "validated_on": tune.get("validated_on", "held_out_pairs"),
             "best_step": tune["best_step"],
             "steps": tune["steps"],
             "training_pairs": tune["training_pairs"],
@@ -271,7 +280,7 @@ def _ledger(plan: Plan, artifacts: Artifacts) -> list[dict[str, Any]]:
         for name, source in stage.inputs.items():
             # What another arm pays for: its cost, or the pairs of which only their number and the
             # documents held out are taken.
-            if not name.startswith(COST_OF) and (stage.name, name) != ("random_pairs", "pairs"):
+            if not name.startswith(COST_OF) and (stage.name, name) not in _COUNTED_ONLY:
                 need(source, arm)
 
     for (arm, _), stage in [*plan.evaluate.items(), *plan.tasks.items()]:
@@ -357,7 +366,7 @@ def _caveats(result: Mapping[str, Any]) -> list[str]:
     tuned = result.get("synthesizer")
     if tuned and tuned["validation_loss_best"] >= tuned["validation_loss_start"]:
         caveats.append(
-            "Tuning did not lower the loss on held-out pairs (from "
+            f"Tuning did not lower the loss on {tuned['validated_on'].replace('_', ' ')} (from "
             f"{tuned['validation_loss_start']:.3f} to {tuned['validation_loss_best']:.3f} nats): "
             "the synthesizer is hardly more than the base model, and the gain of SBP may be that "
             "of the model's own samples. The self-distillation control would tell."

@@ -11,10 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from synboot.cli import app
+from synboot.core.events import QuietDisplay
 from synboot.experiment.costs import machine
 from synboot.experiment.costs.machine import speed_of
 from synboot.experiment.costs.outlook import outlook
-from synboot.experiment.recipe import Recipe, load_recipe
+from synboot.experiment.recipe import ExperimentConfig, Recipe, load_recipe
+from synboot.experiment.run import run_recipe
+from synboot.experiment.stages.process import own_threads
 from synboot.model.architecture import shape_of
 from synboot.model.flops import cost_of_shape, training_flops
 
@@ -87,6 +90,38 @@ def test_what_is_estimated_lies_within_the_factor(
         for name, of in (("flops", "flops"), ("validation_flops", "validation_flops")):
             if counts.get(of):
                 assert 1 / FACTOR < found[label][name] / counts[of] < FACTOR, (label, name)
+
+
+@pytest.mark.slow
+def test_validation_text_of_tuning_is_estimated_too(
+    recipe: Recipe, tokenised: Path, tmp_path: Path
+) -> None:
+    values = recipe.dump() | {"tune": recipe.tune.model_dump() | {"validate_on": "validation_text"}}
+    on_text = Recipe.model_validate(values)
+    found = by_label(outlook(on_text, tokenised, measure=False))
+    runs = tmp_path / "runs"
+    shutil.copytree(tokenised, runs)
+    with own_threads():
+        run_recipe(on_text, runs, display=QuietDisplay(), until="tune")
+    for label, stage in by_label(outlook(on_text, runs, measure=False)).items():
+        if label in ("validation pairs", "tune"):
+            assert (stage["status"], stage["basis"]) == ("done", "exact")
+            assert found[label]["basis"] == "estimated"
+            assert 1 / FACTOR < found[label]["flops"] / stage["flops"] < FACTOR
+            assert found[label]["validation_flops"] == pytest.approx(
+                stage["validation_flops"], rel=FACTOR - 1
+            )
+    control = found | by_label(
+        outlook(
+            on_text.model_copy(
+                update={"experiment": ExperimentConfig(arms=("repetition", "random_pairs"))}
+            ),
+            tokenised,
+            measure=False,
+        )
+    )
+    assert control["validation pairs random_pairs"]["flops"] == 0
+    assert control["tune random_pairs"]["flops"] == found["tune"]["flops"]
 
 
 @pytest.mark.slow

@@ -3,7 +3,8 @@
 Assumptions, which a run replaces by what it counts: every document keeps
 min(top_k, max_pairs_per_document) pairs, each shared by two (`min_similarity` may keep far fewer,
 and tuning costs as much less); what is held out for validation costs
-tuning as many pairs again, which cross; a synthesizer writes texts as long as real ones, as far as
+tuning as many pairs again, which cross; documents of the validation split are like others; a
+synthesizer writes texts as long as real ones, as far as
 they fit, and nine tenths of those that end pass the filters.
 """
 
@@ -23,6 +24,7 @@ from synboot.experiment.costs.text import Text
 from synboot.experiment.recipe import Recipe
 from synboot.experiment.stages.items import ItemsStage
 from synboot.experiment.stages.training import COST_OF, VALIDATION_TOKENS
+from synboot.experiment.stages.validation_pairs import MAX_DOCUMENTS, MAX_PAIRS
 from synboot.model.architecture import shape_of
 from synboot.model.flops import Cost, cost_of_shape, forward_flops, sampling_flops, training_flops
 from synboot.pairs.encoders.lsa import fitting_flops
@@ -34,7 +36,7 @@ Basis = Literal["exact", "estimated", "unknown"]
 
 _PASS_FILTERS = 0.9
 _NO_FLOPS = (
-    *("corpus", "tokenizer", "tokens", "pairs", "random_pairs"),
+    *("corpus", "tokenizer", "tokens", "pairs", "random_pairs", "random_validation_pairs"),
     *("megadocuments", "paired", "items", "contamination"),
 )
 
@@ -76,6 +78,7 @@ class Estimator:
         make: Mapping[str, Callable[[Stage], Estimate]] = {
             "embed": self._embed,
             "neighbours": self._neighbours,
+            "validation_pairs": self._validation_pairs,
             "tune": self._tune,
             "synthesize": self._synthesize,
             "pretrain": self._pretrain,
@@ -85,43 +88,68 @@ class Estimator:
         return make[stage.name](stage) if stage.name in make else Estimate("unknown")
 
     def _embed(self, stage: Stage) -> Estimate:
-        text, pairs = self._text, self._recipe.pairs
-        dimensions = stage.config.get("dimensions", pairs.dimensions)
+        text, fitted = self._text, 0
+        flops = self._encoding(stage, text.unique_documents)
         if stage.config["encoder"] == "lsa":
-            words = text.unique_documents * text.words_per_document
-            fitted = words * min(1.0, pairs.fit_documents / text.unique_documents)
-            most = min(dimensions, max(text.unique_documents - 1, 1))
-            flops = fitting_flops(round(fitted), most) + round(2 * words * most)
-        elif stage.config["encoder"] == "lm":
-            lengths = np.minimum(text.unique_lengths, self._context)
-            mean = np.mean([self._reading(int(n)) for n in lengths])
-            flops = round(float(mean) * text.unique_documents)
-        else:
+            documents = min(self._recipe.pairs.fit_documents, text.unique_documents)
+            words = round(documents * text.words_per_document)
+            fitted = fitting_flops(words, self._dimensions(stage))
+        if flops is None:
             return Estimate("unknown", text.unique_tokens)
-        return Estimate("estimated", text.unique_tokens, flops)
+        return Estimate("estimated", text.unique_tokens, fitted + flops)
+
+    def _encoding(self, embed: Stage, documents: int) -> int | None:
+        """FLOPs of so many documents in a fitted encoder."""
+        if embed.config["encoder"] == "lsa":
+            words = documents * self._text.words_per_document
+            return round(2 * words * self._dimensions(embed))
+        if embed.config["encoder"] == "lm":
+            lengths = np.minimum(self._text.unique_lengths, self._context)
+            return round(float(np.mean([self._reading(int(n)) for n in lengths])) * documents)
+        return None
+
+    def _dimensions(self, embed: Stage) -> int:
+        asked = int(embed.config.get("dimensions", self._recipe.pairs.dimensions))
+        return min(asked, max(self._text.unique_documents - 1, 1))
 
     def _reading(self, length: int) -> int:
         """FLOPs of all layers over a text, without the output layer."""
         return forward_flops(self.cost, 0, length) - length * self.cost.output
 
     def _neighbours(self, stage: Stage) -> Estimate:
-        documents, embed = self._text.unique_documents, stage.inputs["embed"].config
-        asked = embed.get("dimensions", self._recipe.pairs.dimensions)
-        dimensions = min(asked, max(documents - 1, 1))
+        documents, embed = self._text.unique_documents, stage.inputs["embed"]
+        dimensions = self._dimensions(embed)
         # Lists are there to need less than this; what else embeds has dimensions of its own.
         all_compared = stage.config.get("index", "exact") == "exact"
-        exact = self._text.exact and all_compared and embed["encoder"] == "lsa"
+        exact = self._text.exact and all_compared and embed.config["encoder"] == "lsa"
         basis: Basis = "exact" if exact else "estimated"
         return Estimate(basis, flops=2 * documents**2 * dimensions)
 
+    def _validation_pairs(self, stage: Stage) -> Estimate:
+        documents, embed = self._validation_documents, stage.inputs["embed"]
+        flops = self._encoding(embed, documents)
+        if flops is None:
+            return Estimate("unknown")
+        compared = 2 * documents**2 * self._dimensions(embed)
+        return Estimate("estimated", flops=flops + compared)
+
+    @property
+    def _validation_documents(self) -> int:
+        return min(self._text.valid_documents, MAX_DOCUMENTS)
+
     def num_pairs(self, stage: Stage) -> int:
-        """Unordered pairs that a pairs or random_pairs stage keeps."""
+        """Unordered pairs that a stage of pairs keeps, of validation documents or others, related
+        or random."""
         if (artifact := self._artifact(stage)) is not None:
             return int(artifact.counts["kept"])
-        if "pairs" in stage.inputs:
-            return self.num_pairs(stage.inputs["pairs"])
-        looked_at = int(stage.inputs["neighbours"].config["top_k"])
+        for related in ("pairs", "validation_pairs"):
+            if related in stage.inputs:
+                return self.num_pairs(stage.inputs[related])
         allowed = int(stage.config["max_pairs_per_document"])
+        if stage.name == "validation_pairs":
+            looked_at, documents = int(stage.config["top_k"]), self._validation_documents
+            return min(max(documents * min(looked_at, allowed) // 2, 1), MAX_PAIRS)
+        looked_at = int(stage.inputs["neighbours"].config["top_k"])
         most = min(looked_at, allowed, self._text.unique_documents)
         return max(self._text.unique_documents * most // 2, 1)
 
@@ -133,19 +161,23 @@ class Estimator:
         return before, np.minimum(before + second, self._context)
 
     def _tune(self, stage: Stage) -> Estimate:
-        fraction, passes = stage.config["validation_fraction"], stage.config["passes"]
-        kept = 2 * self.num_pairs(stage.inputs["pairs"])
+        passes, kept = stage.config["passes"], 2 * self.num_pairs(stage.inputs["pairs"])
+        if "validation_pairs" in stage.inputs:
+            training, validated = kept, 2 * self.num_pairs(stage.inputs["validation_pairs"])
+        else:
+            fraction = stage.config["validation_fraction"]
+            training, validated = max(kept * (1 - 2 * fraction), 1), kept * fraction
         before, whole = self._pair_lengths()
         targets = float(np.mean(whole - before + 1))
         forward = float(np.mean([self._reading(int(n)) for n in whole]))
         once = forward + targets * self.cost.output
-        trained = max(kept * (1 - 2 * fraction), 1) * passes
+        trained = training * passes
         looks = stage.config["loop"]["num_validations"]
         return Estimate(
             "estimated",
             round(trained * targets),
             round(3 * trained * once),
-            round(looks * kept * fraction * once),
+            round(looks * validated * once),
         )
 
     def _synthesize(self, stage: Stage) -> Estimate:

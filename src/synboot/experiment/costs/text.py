@@ -37,6 +37,7 @@ class Text:
     """Of all splits."""
     unique_documents: int
     unique_tokens: int
+    valid_documents: int
     valid_tokens: int
     heldout_lengths: np.ndarray
     """Of the documents that are scored, int64; as many as there are."""
@@ -63,6 +64,7 @@ def _counted(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> Text:
         num_tokens=tokens.counts["tokens"],
         unique_documents=len(documents),
         unique_tokens=tokens.counts["unique"]["tokens"],
+        valid_documents=tokens.counts["valid"]["documents"],
         valid_tokens=tokens.counts["valid"]["tokens"],
         heldout_lengths=TokenStore(tokens.file(recipe.evaluate.split)).lengths(),
         unique_lengths=train.lengths(len(documents))[chosen],
@@ -113,6 +115,7 @@ def _sampled(recipe: Recipe, paths: Paths) -> Text:
         num_tokens=round(sum(tokens.values())),
         unique_documents=max(round(unique / of_train.mean()), 1),
         unique_tokens=unique,
+        valid_documents=max(round(documents["valid"]), 1),
         valid_tokens=round(tokens["valid"]),
         heldout_lengths=np.resize(lengths[scored], max(round(documents[scored]), 1)),
         unique_lengths=of_train[_some(len(of_train), recipe.seed)],

@@ -21,6 +21,7 @@ from synboot.experiment.stages.process import ranges, set_threads
 from synboot.pairs.encoders.encoder import Encoder, EncoderConfig, fit_encoder, load_encoder
 from synboot.pairs.filters import PairFilterConfig
 from synboot.pairs.find import (
+    PairSplit,
     describe_pair,
     judge_pairs,
     pair_statistics,
@@ -301,7 +302,8 @@ class PairsStage(Stage):
 
 class RandomPairsStage(Stage):
     """A control: pairs at random in place of those that were kept, as many for tuning and as many
-    for its validation. Config: `validation_fraction`; the seed is of tuning."""
+    for its validation. Config: `validation_fraction`, or `validate_on: validation_text`, where all
+    are for tuning; the seed is of tuning."""
 
     name = "random_pairs"
     version = 2
@@ -312,11 +314,12 @@ class RandomPairsStage(Stage):
         ids = documents.ids(0, len(documents))
         number = {name: i for i, name in enumerate(ids)}
         kept = read_kept_pairs(context.inputs["pairs"].file("pairs.parquet"))
-        split = split_pairs(
-            ((number[a], number[b]) for a, b in kept),
-            validation_fraction=self.config["validation_fraction"],
-            seed=self.seed,
-        )
+        pairs = [(number[a], number[b]) for a, b in kept]
+        split = PairSplit(pairs, [], 0, frozenset())
+        if "validation_fraction" in self.config:
+            split = split_pairs(
+                pairs, validation_fraction=self.config["validation_fraction"], seed=self.seed
+            )
         drawn = random_split(len(ids), split, self.seed)
         write_split(context.directory / "pairs.parquet", drawn, ids)
         return {"kept": (len(drawn.training) + len(drawn.validation)) // 2, "flops": 0}

@@ -16,9 +16,10 @@ from synboot.data.tokenizer import TextTokenizer
 from synboot.data.tokens import TokenStore
 from synboot.experiment.stages.corpus import oracle_documents, unique_documents
 from synboot.experiment.stages.process import set_threads
+from synboot.experiment.stages.validation_pairs import read_validation_pairs
 from synboot.model.architecture import load_model, new_model, save_model, shape_of
 from synboot.model.flops import Cost, cost_of_shape, known_cost, training_flops
-from synboot.pairs.find import read_kept_pairs, split_pairs
+from synboot.pairs.find import PairSplit, read_kept_pairs, split_pairs
 from synboot.pairs.random import read_split
 from synboot.pipeline.stage import Artifact, Context, Counts, Stage
 from synboot.synth.template import PairRows
@@ -200,22 +201,9 @@ class TuneStage(_TrainingStage):
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
         """Write last/ and best/ (model directories) and history.json."""
         tokenizer = TextTokenizer.load(context.inputs["tokenizer"].path)
-        store = TokenStore(context.inputs["tokens"].file("train"))
-        documents = unique_documents(context.inputs)
-        number = {name: i for i, name in enumerate(documents.ids(0, len(documents)))}
-        file = context.inputs["pairs"].file("pairs.parquet")
-        kept = read_kept_pairs(file)
-        split = read_split(file, number) or split_pairs(
-            ((number[a], number[b]) for a, b in kept),
-            validation_fraction=self.config["validation_fraction"],
-            seed=self.seed,
-        )
-        if not split.training or not split.validation:
-            count = len({frozenset(pair) for pair in kept})
-            raise BadInput(
-                f"{count} pairs cannot be split into training and validation pairs without a "
-                "common document; expected more (field pairs.min_similarity: lower it)"
-            )
+        on_text = "validation_pairs" in context.inputs
+        split = _all_pairs(context.inputs) if on_text else self._split(context.inputs)
+        tokens = context.inputs["tokens"]
         make: dict[str, Any] = {
             "context": self.config["model"]["context"],
             "end_id": tokenizer.end_id,
@@ -224,8 +212,10 @@ class TuneStage(_TrainingStage):
         }
         model, origin = self._initial(context, tokenizer)
         make["packed"] = keeps_apart(model)
-        rows = PairRows(store, split.training, passes=self.config["passes"], **make)
-        validation = PairRows(store, split.validation, **make)
+        train_store = TokenStore(tokens.file("train"))
+        rows = PairRows(train_store, split.training, passes=self.config["passes"], **make)
+        validated_store = TokenStore(tokens.file("valid")) if on_text else train_store
+        validation = PairRows(validated_store, split.validation, **make)
         device = torch.device(self.numerics["device"])
         start = mean_loss(
             model.to(device),
@@ -238,11 +228,30 @@ class TuneStage(_TrainingStage):
         return self._state_counts(state, model, rows, validation) | {
             "initial_weights": origin,
             "initial_validation_loss": start,
+            "validated_on": "validation_text" if on_text else "held_out_pairs",
             "packed": rows.packed,
             "training_pairs": len(split.training),
             "validation_pairs": len(split.validation),
             "crossing_pairs": 2 * split.num_crossing,
         }
+
+    def _split(self, inputs: Mapping[str, Artifact]) -> PairSplit:
+        """The pairs, some of them held out. Raises BadInput where they cannot be."""
+        number = _numbers(inputs)
+        file = inputs["pairs"].file("pairs.parquet")
+        kept = read_kept_pairs(file)
+        split = read_split(file, number) or split_pairs(
+            ((number[a], number[b]) for a, b in kept),
+            validation_fraction=self.config["validation_fraction"],
+            seed=self.seed,
+        )
+        if not split.training or not split.validation:
+            count = len({frozenset(pair) for pair in kept})
+            raise BadInput(
+                f"{count} pairs cannot be split into training and validation pairs without a "
+                "common document; expected more (field pairs.min_similarity: lower it)"
+            )
+        return split
 
     def _initial(self, context: Context, tokenizer: TextTokenizer) -> tuple[Any, str]:
         """The model to start from, and what it is."""
@@ -254,6 +263,21 @@ class TuneStage(_TrainingStage):
         rule, base = self.config["initial_checkpoint"], context.inputs["base"]
         step = base.counts["best_step"] if rule == "best" else base.counts["steps"]
         return load_model(base.file(rule)), f"base model, {rule} checkpoint (step {step})"
+
+
+def _all_pairs(inputs: Mapping[str, Artifact]) -> PairSplit:
+    """All pairs of the unique budget for training; those of the validation split, numbered as in
+    its own token store, for validation."""
+    number = _numbers(inputs)
+    kept = read_kept_pairs(inputs["pairs"].file("pairs.parquet"))
+    training = [(number[a], number[b]) for a, b in kept]
+    return PairSplit(training, read_validation_pairs(inputs), 0, frozenset())
+
+
+def _numbers(inputs: Mapping[str, Artifact]) -> dict[str, int]:
+    """The documents of the unique budget, as in the token store, by id."""
+    documents = unique_documents(inputs)
+    return {name: i for i, name in enumerate(documents.ids(0, len(documents)))}
 
 
 def _fresh_model(settings: Mapping[str, Any], tokenizer: TextTokenizer, seed: int) -> Any:
