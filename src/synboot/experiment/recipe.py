@@ -382,7 +382,7 @@ class Recipe(Config):
         if self.search is not None:
             check_search(
                 self.search,
-                self.pretrain,
+                {"pretrain": self.pretrain, "tune": self.tune},
                 seed=self.seed,
                 seeds=self.experiment.seeds,
                 tokens=self.budget.training_tokens,

@@ -1,4 +1,4 @@
-"""Runs a search: trials of every arm, the best of each on validation, and the frozen recipe."""
+"""Runs a search: its trials, the best of each arm and of tuning, and the frozen recipe."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from synboot.core.errors import NotFinite, SynbootError
 from synboot.core.events import Display, EventLog, ReportProgress, read_events
@@ -17,14 +15,14 @@ from synboot.experiment.arms import arm_names
 from synboot.experiment.plan import planned_cost
 from synboot.experiment.recipe import Recipe
 from synboot.experiment.run import RunPaths
-from synboot.experiment.search.settings import SECTION, Settings, edges
+from synboot.experiment.search.cost import tuning_flops
+from synboot.experiment.search.frozen import frozen_recipe
+from synboot.experiment.search.settings import TUNE, Settings, edges, field_of
 from synboot.experiment.search.trials import Trial, Trials, with_ancestors
 from synboot.experiment.stages.corpus import check_oracle
 from synboot.pipeline.runner import Runner
 from synboot.pipeline.stage import Artifact, Stage
 from synboot.pipeline.stop import StopFlag
-
-_LOSS_OF = {"best": "best_validation_loss", "last": "final_validation_loss"}
 
 Found = dict[str, Any]
 
@@ -41,7 +39,7 @@ def search_recipe(
 
     Writes search.json and frozen.yaml (`frozen_recipe`) below `runs / recipe.name`, and events
     beside those of a run. `written` is what the recipe's file says. Raises SynbootError if no trial
-    of an arm came to a finite loss, OutOfTime after `stop_after` seconds.
+    of an arm, or of tuning, came to a finite loss, OutOfTime after `stop_after` seconds.
     """
     paths = RunPaths(runs, recipe.name)
     search = _Search(Trials(recipe, runs), paths, display, stop_after)
@@ -68,25 +66,29 @@ class _Search:
         self.finished: dict[str, Artifact] = {}
         self.diverged: dict[str, str] = {}
         """Why, by the id of a trial."""
-        self.num_trials = len(trials.arms) * len(trials.settings)
+        self.num_trials = trials.num_trials
         self.num_done = 0
 
     def run(self) -> Found:
         trials, recipe = self.trials, self.trials.recipe
-        plan, found, base = trials.plan, {}, None
+        plan, found, winners = trials.plan, Found(), dict[str, float]()
         self.runner.events.emit("search_start", recipe=recipe.name, trials=self.num_trials)
         self._finish([plan.corpus["tokens"]])
         self._check_multiples(self.finished[plan.corpus["tokens"].id])
-        for arm in trials.arms:
-            found[arm] = self._arm(trials.of_arm(arm, plan))
-            if arm == REFERENCE and trials.needs_base:
-                plan = trials.of_base(found[arm]["settings"])
-                base = {
-                    "settings": found[arm]["settings"],
-                    "training_tokens": recipe.budget.training_tokens,
-                }
+        for name in trials.names:
+            found[name] = self._searched(trials.of(name, plan))
+            if name in trials.deciding:
+                winners |= found[name]["settings"]
+                plan = trials.of_base(winners)
+        base = None
+        if trials.needs_base:
+            base = {
+                "settings": found[REFERENCE]["settings"],
+                "training_tokens": recipe.budget.training_tokens,
+            }
         self.runner.events.emit("search_done")
-        return {"schema": 1, **_what_is_searched(trials), "base": base, "arms": found}
+        tune = {TUNE: _what_of_tune(trials) | found.pop(TUNE)} if trials.tune_settings else {}
+        return {"schema": 1, **_what_is_searched(trials), "base": base, **tune, "arms": found}
 
     def _check_multiples(self, tokens: Artifact) -> None:
         recipe = self.trials.recipe
@@ -99,8 +101,8 @@ class _Search:
         left = [s for s in with_ancestors(stages) if s.id not in self.finished]
         self.finished = self.runner.run(left, known=self.finished)
 
-    def _arm(self, trials: Sequence[Trial]) -> Found:
-        """Train the trials of an arm; how they did."""
+    def _searched(self, trials: Sequence[Trial]) -> Found:
+        """Train the trials of an arm, or of tuning; how they did."""
         arm, stages = trials[0].arm, [trial.stage for trial in trials]
         self._finish([source for stage in stages for source in stage.inputs.values()])
         for stage in stages:
@@ -129,22 +131,20 @@ class _Search:
 
     def _tell(self, trials: Sequence[Trial]) -> Any:
         of_stage = {trial.stage.id: trial for trial in trials}
-        rule = self.trials.recipe.evaluate.checkpoint
 
         def tell(stage: Stage, artifact: Artifact) -> None:
             self.finished[stage.id] = artifact  # a later one may diverge
             self.num_done += 1
-            trial, loss = of_stage[stage.id], artifact.counts[_LOSS_OF[rule]]
+            trial = of_stage[stage.id]
             self.display.message(
                 f"{self.num_done} of {self.num_trials}: {trial.arm}, {shown(trial.settings)}: "
-                f"validation loss {loss:.4f}"
+                f"validation loss {trial.loss(artifact.counts):.4f}"
             )
 
         return tell
 
     def _outcome(self, trials: Sequence[Trial]) -> Found:
-        rule = self.trials.recipe.evaluate.checkpoint
-        rows = [self._row(trial, rule) for trial in trials]
+        rows = [self._row(trial) for trial in trials]
         losses = {
             r["trial"]: r["validation_loss"] for r in rows if r["validation_loss"] is not None
         }
@@ -163,7 +163,7 @@ class _Search:
             "trials": rows,
         }
 
-    def _row(self, trial: Trial, rule: str) -> Found:
+    def _row(self, trial: Trial) -> Found:
         row: Found = {
             "trial": trial.number,
             "settings": dict(trial.settings),
@@ -173,14 +173,7 @@ class _Search:
         }
         if trial.stage.id in self.diverged:
             return row | {"diverged": self.diverged[trial.stage.id]}
-        counts = self.finished[trial.stage.id].counts
-        read = {"best": "best_step", "last": "steps"}[rule]
-        return row | {
-            "validation_loss": counts[_LOSS_OF[rule]],
-            "step": counts[read],
-            "steps": counts["steps"],
-            "trained_tokens": counts["trained_tokens"],
-        }
+        return row | trial.found(self.finished[trial.stage.id].counts)
 
 
 class _OneBar:
@@ -222,79 +215,57 @@ def _what_is_searched(trials: Trials) -> Found:
     }
 
 
-def frozen_recipe(
-    recipe: Recipe, found: Mapping[str, Any], written: Mapping[str, Any] | None = None
-) -> str:
-    """The recipe as YAML, what was found laid over it: the winner of repetition as `pretrain`,
-    which is the base model's, and every arm's in `experiment.overrides`.
-
-    Where files lie and how the machine is used stand in it as they do in the recipe's file,
-    `written`; what was given beside it is given again.
-    """
-    values = recipe.model_dump(mode="json", exclude_unset=True)
-    if written is not None:
-        for section, field in (("corpus", "path"), ("evaluate", "tasks")):
-            _as_written(values, written, section, field)
-        values.pop("runtime", None)
-        values |= {"runtime": dict(written["runtime"])} if written.get("runtime") else {}
-    arms = arm_names(recipe.experiment)
-    winners: dict[str, Settings] = {arm: one["settings"] for arm, one in found["arms"].items()}
-    winners |= {arm: winners[other] for arm, other in found["has_the_winner_of"].items()}
-    of_pretrain = winners.get(REFERENCE, {})
-    values["pretrain"] |= {name.removeprefix(SECTION): v for name, v in of_pretrain.items()}
-    overrides = {arm: dict(winners[arm]) for arm in arms if arm in winners}
-    values["experiment"] = values.get("experiment", {}) | {"overrides": overrides}
-    note = (
-        f"# Frozen by synboot search: the best of {found['trials_per_arm']} trials an arm on "
-        f"validation text\n# (seed {found['seed']}, {found['training_tokens']:,} training tokens "
-        "a trial); test text was not read.\n"
-    )
-    return note + yaml.safe_dump(values, sort_keys=False, width=100)
-
-
-def _as_written(
-    values: dict[str, Any], written: Mapping[str, Any], section: str, field: str
-) -> None:
-    before = written.get(section) or {}
-    if field in before:
-        values[section][field] = before[field]
-    else:
-        values.get(section, {}).pop(field, None)
-
-
-def describe_search(recipe: Recipe, runs: Path) -> Found:
-    """What a search would do: its trials with id and status (done, diverged or missing); the ids of
-    those with synthetic text are known once repetition has a winner."""
-    trials, paths = Trials(recipe, runs), RunPaths(runs, recipe.name)
-    events = read_events(paths.events)
-    diverged = {str(event.get("id")) for event in events if event["event"] == "diverged"}
-    plan, decided = trials.plan, not trials.needs_base
-    arms: Found = {}
-    flops = 0
-    for arm in trials.arms:
-        known = decided or arm not in {own for own, _ in plan.chains}
-        own = trials.of_arm(arm, plan)
-        arms[arm] = [_described(trial, paths, recipe, diverged if known else None) for trial in own]
-        flops += sum(
-            planned_cost(trial.stage, recipe)["flops"] or 0
-            for trial, row in zip(own, arms[arm], strict=True)
-            if row["status"] == "missing"
-        )
-        losses = {
-            row["trial"]: row["validation_loss"] for row in arms[arm] if row["status"] == "done"
-        }
-        missing = any(row["status"] == "missing" for row in arms[arm])
-        if arm == REFERENCE and trials.needs_base and losses and not missing:
-            plan, decided = trials.of_base(own[_lowest(losses)].settings), True
+def _what_of_tune(trials: Trials) -> Found:
+    tune = trials.plan.chains[trials.tuned_arm, trials.recipe.experiment.seeds[0]]["tune"]
     return {
-        **_what_is_searched(trials),
-        "arms": arms,
-        "missing": sum(row["status"] == "missing" for rows in arms.values() for row in rows),
-        "known_flops_to_do": flops,
+        "on_the_pairs_of": trials.tuned_arm,
+        "seed": tune.seed,
+        "space": {name: list(v) for name, v in sorted(trials.search.values_of(TUNE).items())},
     }
 
 
-def _described(trial: Trial, paths: RunPaths, recipe: Recipe, diverged: set[str] | None) -> Found:
+def describe_search(recipe: Recipe, runs: Path) -> Found:
+    """What a search would do: its trials with id and status (done, diverged or missing). The ids of
+    those of tune are known once repetition has a winner, of those with synthetic text once all that
+    it is made with has."""
+    trials, paths = Trials(recipe, runs), RunPaths(runs, recipe.name)
+    events = read_events(paths.events)
+    diverged = {str(event.get("id")) for event in events if event["event"] == "diverged"}
+    plan, winners, decided = trials.plan, dict[str, float](), set[str]()
+    rows: dict[str, list[Found]] = {}
+    left: dict[str, list[Stage]] = {}
+    for name in trials.names:
+        known = decided.issuperset(trials.waits_for(name))
+        own = trials.of(name, plan)
+        rows[name] = [_described(trial, paths, diverged if known else None) for trial in own]
+        left[name] = [
+            trial.stage
+            for trial, row in zip(own, rows[name], strict=True)
+            if row["status"] == "missing"
+        ]
+        losses = {
+            row["trial"]: row["validation_loss"] for row in rows[name] if row["status"] == "done"
+        }
+        if name in trials.deciding and losses and not left[name]:
+            winners |= own[_lowest(losses)].settings
+            plan = trials.of_base(winners)
+            decided.add(name)
+    missing = sum(map(len, left.values()))
+    of_tune, stages = rows.pop(TUNE, None), left.pop(TUNE, [])
+    tune = {} if of_tune is None else {TUNE: _what_of_tune(trials) | {"trials": of_tune}}
+    if of_tune is not None:
+        tune[TUNE]["estimated_flops_to_do"] = tuning_flops(trials.plan, stages, paths.store)
+    costs = [planned_cost(stage, recipe)["flops"] or 0 for own in left.values() for stage in own]
+    return {
+        **_what_is_searched(trials),
+        **tune,
+        "arms": rows,
+        "missing": missing,
+        "known_flops_to_do": sum(costs),
+    }
+
+
+def _described(trial: Trial, paths: RunPaths, diverged: set[str] | None) -> Found:
     """A trial's id and status; without `diverged` its id is not known yet."""
     row: Found = {"trial": trial.number, "settings": dict(trial.settings), "stage": None}
     row |= {"status": "missing", "validation_loss": None}
@@ -302,8 +273,7 @@ def _described(trial: Trial, paths: RunPaths, recipe: Recipe, diverged: set[str]
         return row
     stage = trial.stage
     if (artifact := Artifact.open(stage.directory(paths.store))) is not None:
-        loss = artifact.counts[_LOSS_OF[recipe.evaluate.checkpoint]]
-        row |= {"status": "done", "validation_loss": loss}
+        row |= {"status": "done", "validation_loss": trial.loss(artifact.counts)}
     elif stage.id in diverged:
         row["status"] = "diverged"
     return row | {"stage": stage.id}
@@ -316,4 +286,4 @@ def _lowest(losses: Mapping[int, float]) -> int:
 
 def shown(settings: Settings) -> str:
     """`learning_rate 0.004, weight_decay 1`."""
-    return ", ".join(f"{name.removeprefix(SECTION)} {value:g}" for name, value in settings.items())
+    return ", ".join(f"{field_of(name)} {value:g}" for name, value in settings.items())

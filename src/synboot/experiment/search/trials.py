@@ -1,22 +1,27 @@
 """The trials of a search as stages: of every arm the same settings, on the same text.
 
 The base model is repetition, so repetition is searched first. Its winner, trained on the recipe's
-whole budget, is the base of all synthetic text, which is written once, as the recipe's arms will
-have it, and shared by all trials: they differ in joint training alone.
+whole budget, is the base of all synthetic text. Where settings of tuning are tried, they come next:
+the synthesizer of lowest loss on validation pairs is the one that writes. The text is written once,
+as the recipe's arms will have it, and shared by all trials of arms: they differ in joint training
+alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from synboot.core.errors import BadInput
 from synboot.experiment.arm_settings import REFERENCE, arm_of_multiple
 from synboot.experiment.numerics import numerics_of
 from synboot.experiment.plan import Plan, make_plan, pretrain_stage
-from synboot.experiment.recipe import Recipe
+from synboot.experiment.recipe import CheckpointRule, Recipe
 from synboot.experiment.search.settings import (
+    PRETRAIN,
+    TUNE,
     SearchConfig,
     Settings,
     tried_settings,
@@ -31,15 +36,34 @@ STAGES = (
 )
 """What a search may run. None of these reads test text but to split it off and encode it."""
 
+_TUNED = ("sbp", "random_pairs")
+"""The arms that have a synthesizer; the first that a recipe has is tuned in the trials."""
+_LOSS_OF = {"best": "best_validation_loss", "last": "final_validation_loss"}
+_STEP_OF = {"best": "best_step", "last": "steps"}
+
 
 @dataclass(frozen=True)
 class Trial:
-    """An arm trained with some settings; `number` 0 has the recipe's own."""
+    """An arm trained with some settings, or the synthesizer tuned (then `arm` is tune); `number` 0
+    has the recipe's own."""
 
     arm: str
     number: int
     settings: Settings
     stage: Stage
+    checkpoint: CheckpointRule
+    """Whose validation loss is that of the trial."""
+
+    def loss(self, counts: Mapping[str, Any]) -> float:
+        """Its validation loss, of what its stage counted."""
+        return float(counts[_LOSS_OF[self.checkpoint]])
+
+    def found(self, counts: Mapping[str, Any]) -> dict[str, Any]:
+        """What a trial came to, of what its stage counted."""
+        found = {"validation_loss": self.loss(counts), "step": counts[_STEP_OF[self.checkpoint]]}
+        names = ["steps", "trained_tokens"]
+        names += ["initial_validation_loss"] if self.arm == TUNE else []
+        return found | {name: counts[name] for name in names}
 
 
 class Trials:
@@ -52,6 +76,13 @@ class Trials:
         self.recipe = recipe
         self.search: SearchConfig = recipe.search
         self.settings = tried_settings(self.search, recipe.pretrain, recipe.seed)
+        self.tune_settings = tried_settings(self.search, recipe.tune, recipe.seed, TUNE)
+        """Empty, where nothing is tried of tuning."""
+        if self.tune_settings and not set(recipe.experiment.arms) & set(_TUNED):
+            raise BadInput(
+                f"field search.tune_space: expected {' or '.join(_TUNED)} among experiment.arms; "
+                "no other has a synthesizer"
+            )
         self._runs = runs
         self.plan = make_plan(_bare(recipe), runs, content)
 
@@ -74,26 +105,75 @@ class Trials:
         first = [REFERENCE] if self.needs_base or REFERENCE in named else []
         return list(dict.fromkeys([*first, *named]))
 
+    @property
+    def tuned_arm(self) -> str:
+        """Whose synthesizer is tuned in trials, where there are any: SBP's, if it is an arm."""
+        return next(arm for arm in _TUNED if arm in self.recipe.experiment.arms)
+
+    @property
+    def names(self) -> list[str]:
+        """What is searched, in the order in which it is: the arms, and tune after repetition."""
+        return [*self.arms[:1], TUNE, *self.arms[1:]] if self.tune_settings else self.arms
+
+    @property
+    def num_trials(self) -> int:
+        """In all."""
+        return len(self.arms) * len(self.settings) + len(self.tune_settings)
+
+    @property
+    def deciding(self) -> list[str]:
+        """Those whose winners the synthetic text is made with: the base model, the synthesizer."""
+        return [*([REFERENCE] if self.needs_base else []), *([TUNE] if self.tune_settings else [])]
+
+    def waits_for(self, name: str) -> list[str]:
+        """Whose winners must be known before it is known what the trials of `name` are made of."""
+        if name == TUNE:
+            return [REFERENCE]
+        return self.deciding if name in {arm for arm, _ in self.plan.chains} else []
+
     def of_base(self, settings: Settings) -> Plan:
-        """The plan of the recipe whose base model has `settings`."""
-        pretrain = with_settings(self.recipe.pretrain, settings)
-        recipe = self.recipe.model_copy(update={"pretrain": pretrain})
-        # The corpus is built by now: its files need not be read again for their digest.
-        return make_plan(
-            _bare(recipe), self._runs, str(self.plan.corpus["corpus"].config["content"])
-        )
+        """The plan of the recipe whose base model, and synthesizer, have `settings`."""
+        return self._planned(self.recipe, settings)
+
+    def _planned(self, recipe: Recipe, settings: Settings) -> Plan:
+        sections = {
+            section: with_settings(getattr(recipe, section), settings, section)
+            for section in (PRETRAIN, TUNE)
+        }
+        # The corpus is known by now: its files need not be read again for their digest.
+        content = str(self.plan.corpus["corpus"].config["content"])
+        return make_plan(_bare(recipe.model_copy(update=sections)), self._runs, content)
+
+    def of(self, name: str, plan: Plan) -> list[Trial]:
+        """The trials of an arm, with the corpus and the synthetic text of `plan`, or of tune, with
+        its base model and pairs. Raises BadInput if an arm's own settings hide what is tried."""
+        return self._of_tune(plan) if name == TUNE else self.of_arm(name, plan)
+
+    def _of_tune(self, plan: Plan) -> list[Trial]:
+        run = (self.tuned_arm, self.recipe.experiment.seeds[0])
+        trials = []
+        for number, settings in enumerate(self.tune_settings):
+            stage = self._planned(plan.recipe, settings).chains[run]["tune"]
+            stage.label = f"trial {number} of {TUNE}"
+            trials.append(Trial(TUNE, number, settings, stage, "best"))  # what synthesis reads
+        return self._apart(trials, self.tuned_arm, "tune_space")
 
     def of_arm(self, arm: str, plan: Plan) -> list[Trial]:
         """The trials of an arm, with the corpus and the synthetic text of `plan`. Raises BadInput
-        if they would all be alike."""
+        if its own settings hide what is tried."""
+        rule = self.recipe.evaluate.checkpoint
         trials = [
-            Trial(arm, number, settings, self._stage(arm, number, settings, plan))
+            Trial(arm, number, settings, self._stage(arm, number, settings, plan), rule)
             for number, settings in enumerate(self.settings)
         ]
-        if len({trial.stage.id for trial in trials}) < len(trials):
+        return self._apart(trials, arm, "space")
+
+    def _apart(self, trials: list[Trial], arm: str, space: str) -> list[Trial]:
+        hidden = self.recipe.experiment.settings_of(arm).keys() & trials[0].settings.keys()
+        if hidden or len({trial.stage.id for trial in trials}) < len(trials):
             raise BadInput(
-                f"field search.space: {arm} has settings of its own that hide what would be tried; "
-                "search the recipe without them"
+                f"field search.{space}: {arm} has settings of its own that hide what would be "
+                "tried; search the recipe without them"
             )
         return trials
 
