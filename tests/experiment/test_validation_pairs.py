@@ -163,7 +163,9 @@ def test_too_few_are_said_before_anything_is_trained(
     monkeypatch.setattr(validation_pairs, "MAX_DOCUMENTS", most)
     plan = make_plan(load_recipe(small_recipe, [ON_TEXT]), tmp_path)
     pairs = rf"tune\.validate_on: validation_text has \d pairs .* among {most} \(kept \d"
-    helps = r"8 at least, held_out_pairs, .*corpus\.valid_fraction.* lower pairs\.min_similarity"
+    helps = (
+        r"at least 8; set held_out_pairs, .*corpus\.valid_fraction.* lower pairs\.min_similarity"
+    )
     with pytest.raises(BadInput, match=f"{pairs}.*{helps}"):
         made(tmp_path, plan, "evaluate")
     assert not list((tmp_path / "artifacts" / "pretrain").glob("*"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -52,6 +53,22 @@ def tokenised(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def by_label(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {stage["label"]: stage for stage in found["stages"]}
+
+
+def test_standard_input_is_read_once(
+    recipe: Recipe, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        json.dumps({"id": str(i), "text": f"text number {i} of many " * 20}) for i in range(60)
+    ]
+    stream = io.TextIOWrapper(io.BytesIO("\n".join(lines).encode()))
+    monkeypatch.setattr("sys.stdin", stream)
+    corpus = recipe.corpus.model_copy(
+        update={"path": "-", "id_field": "id", "text_field": "text", "group_field": None}
+    )
+    found = outlook(recipe.model_copy(update={"corpus": corpus}), tmp_path, measure=False)
+    assert not found["text"]["counted"]
+    assert 60 * 20 < found["text"]["tokens"] < sum(map(len, lines))
 
 
 @pytest.mark.slow

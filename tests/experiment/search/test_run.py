@@ -68,6 +68,8 @@ def searched(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> di
         path.write_bytes(b"\xff" * path.stat().st_size)
     values = yaml.safe_load((runs / "small.yaml").read_text())
     values |= {"name": "tuned", "experiment": {"arms": ARMS}, "search": SEARCH}
+    values["tune"].pop("validation_fraction", None)
+    values["tune"]["validate_on"] = "validation_text"
     path = runs / "tuned.yaml"
     path.write_text(yaml.safe_dump(values))
     recipe, display = load_recipe(path), Recorder()

@@ -57,7 +57,8 @@ class Lines:
 
 
 def demo(*settings: str) -> Recipe:
-    return load_recipe(ROOT / "recipes" / "demo.yaml", settings)
+    """Its own learning rate is none of the space."""
+    return load_recipe(ROOT / "recipes" / "demo.yaml", ("tune.learning_rate=3.0e-4", *settings))
 
 
 def trials_of(*settings: str) -> Trials:
@@ -127,6 +128,13 @@ class TestPlanned:
             (
                 ["experiment.overrides={sbp: {tune.passes: 3}}"],
                 "search.tune_space: sbp has settings of its own that hide what would be tried",
+            ),
+            (
+                [
+                    "experiment.arms=[sbp, random_pairs]",
+                    "experiment.overrides={random_pairs: {tune.passes: 3}}",
+                ],
+                "search.tune_space: random_pairs has settings of its own that hide what would be",
             ),
             (
                 ["experiment.overrides={oracle: {pretrain.weight_decay: 0.1}}"],

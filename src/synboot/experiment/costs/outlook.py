@@ -8,8 +8,8 @@ from typing import Any
 
 from synboot.experiment.costs.estimate import Estimate, Estimator
 from synboot.experiment.costs.machine import Speed, speed_of
-from synboot.experiment.costs.text import Text, oracle_tokens, text_of
-from synboot.experiment.plan import corpus_file, make_plan
+from synboot.experiment.costs.text import Text, corpus_artifacts, oracle_tokens, text_of
+from synboot.experiment.plan import make_plan
 from synboot.experiment.recipe import Recipe
 from synboot.experiment.run import RunPaths
 from synboot.experiment.stages.corpus import check_oracle
@@ -39,10 +39,8 @@ def outlook(recipe: Recipe, runs: Path, *, measure: bool = True) -> Outlook:
     def artifact(stage: Stage) -> Artifact | None:
         return Artifact.open(stage.directory(store))
 
-    built = {name: artifact(stage) for name, stage in plan.corpus.items()}
-    known = {name: found for name, found in built.items() if found is not None}
-    artifacts = known if len(known) == len(built) else {}
-    text = text_of(recipe, artifacts, corpus_file(recipe, runs))
+    artifacts = corpus_artifacts(plan, artifact)
+    text = text_of(plan, artifacts)
     if artifacts and "oracle" in recipe.experiment.arms:
         check_oracle(artifacts["tokens"], recipe.budget.oracle_multiple)
     estimator = Estimator(recipe, text, artifact)

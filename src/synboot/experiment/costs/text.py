@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,10 @@ from synboot.data.fields import Fields
 from synboot.data.files import DataFile, Paths, find_files
 from synboot.data.tokenizer import train_tokenizer
 from synboot.data.tokens import TokenStore
+from synboot.experiment.plan import Plan
 from synboot.experiment.recipe import Recipe
-from synboot.experiment.stages.corpus import oracle_documents, unique_documents
-from synboot.pipeline.stage import Artifact
+from synboot.experiment.stages.corpus import CorpusStage, oracle_documents, unique_documents
+from synboot.pipeline.stage import Artifact, Stage
 
 _SAMPLE_BYTES = 4 << 20
 """Of text read from the files of a split, at most; what is behind it is taken to be alike."""
@@ -47,9 +48,24 @@ class Text:
     """Distinct words of a document of the unique budget."""
 
 
-def text_of(recipe: Recipe, artifacts: Mapping[str, Artifact], paths: Paths) -> Text:
-    """The text of a recipe; `artifacts` has corpus, tokenizer and tokens, or is empty."""
-    return _counted(recipe, artifacts) if artifacts else _sampled(recipe, paths)
+def text_of(plan: Plan, artifacts: Mapping[str, Artifact]) -> Text:
+    """The text of a plan's recipe; `artifacts` are `corpus_artifacts`. Files are read where the
+    plan has them, as standard input can be read once only."""
+    if artifacts:
+        return _counted(plan.recipe, artifacts)
+    corpus = plan.corpus["corpus"]
+    if not isinstance(corpus, CorpusStage):
+        raise AssertionError(f"the corpus is made by {corpus.label}, from no files")
+    return _sampled(plan.recipe, corpus.paths)
+
+
+def corpus_artifacts(
+    plan: Plan, artifact: Callable[[Stage], Artifact | None]
+) -> dict[str, Artifact]:
+    """Those of corpus, tokenizer and tokens, by name, or none where one is missing."""
+    built = {name: artifact(stage) for name, stage in plan.corpus.items()}
+    known = {name: found for name, found in built.items() if found is not None}
+    return known if len(known) == len(built) else {}
 
 
 def _counted(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> Text:

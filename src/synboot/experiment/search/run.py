@@ -75,6 +75,7 @@ class _Search:
         self.runner.events.emit("search_start", recipe=recipe.name, trials=self.num_trials)
         self._finish([plan.corpus["tokens"]])
         self._check_multiples(self.finished[plan.corpus["tokens"].id])
+        self._finish(trials.before_training)
         for name in trials.names:
             found[name] = self._searched(trials.of(name, plan))
             if name in trials.deciding:

@@ -9,7 +9,7 @@ alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,16 @@ class Trials:
             )
         self._runs = runs
         self.plan = make_plan(_bare(recipe), runs, content)
+        for name in self.names:
+            self.of(
+                name, self.plan
+            )  # what cannot be searched is refused before anything is trained
+
+    @property
+    def before_training(self) -> list[Stage]:
+        """The stages of synthetic text that need no model, whose errors should come first."""
+        stages = with_ancestors(s for chain in self.plan.chains.values() for s in chain.values())
+        return [s for s in stages if all(a.name != "pretrain" for a in with_ancestors([s]))]
 
     @property
     def training_tokens(self) -> int:
@@ -156,7 +166,8 @@ class Trials:
             stage = self._planned(plan.recipe, settings).chains[run]["tune"]
             stage.label = f"trial {number} of {TUNE}"
             trials.append(Trial(TUNE, number, settings, stage, "best"))  # what synthesis reads
-        return self._apart(trials, self.tuned_arm, "tune_space")
+        tuned = [arm for arm in _TUNED if arm in self.recipe.experiment.arms]
+        return self._apart(trials, tuned, "tune_space")
 
     def of_arm(self, arm: str, plan: Plan) -> list[Trial]:
         """The trials of an arm, with the corpus and the synthetic text of `plan`. Raises BadInput
@@ -166,14 +177,17 @@ class Trials:
             Trial(arm, number, settings, self._stage(arm, number, settings, plan), rule)
             for number, settings in enumerate(self.settings)
         ]
-        return self._apart(trials, arm, "space")
+        return self._apart(trials, [arm], "space")
 
-    def _apart(self, trials: list[Trial], arm: str, space: str) -> list[Trial]:
-        hidden = self.recipe.experiment.settings_of(arm).keys() & trials[0].settings.keys()
-        if hidden or len({trial.stage.id for trial in trials}) < len(trials):
+    def _apart(self, trials: list[Trial], arms: Sequence[str], space: str) -> list[Trial]:
+        tried, experiment = trials[0].settings.keys(), self.recipe.experiment
+        hiding = [arm for arm in arms if experiment.settings_of(arm).keys() & tried]
+        if not hiding and len({trial.stage.id for trial in trials}) < len(trials):
+            hiding = list(arms)
+        if hiding:
             raise BadInput(
-                f"field search.{space}: {arm} has settings of its own that hide what would be "
-                "tried; search the recipe without them"
+                f"field search.{space}: {hiding[0]} has settings of its own that hide what would "
+                "be tried; search the recipe without them"
             )
         return trials
 

@@ -26,8 +26,9 @@ SPLIT = "valid"
 MAX_DOCUMENTS = 4096
 """Of the split, the first ones: more would choose no better, and are compared with each other."""
 MAX_PAIRS = 128
-"""Unordered, the most similar: in text that the encoder was not fitted on, similarities are higher
-than among the pairs of tuning. Every validation of tuning reads all of them."""
+"""Unordered, the most similar. A validation split holds many more pairs that are hardly related:
+similarities are higher in text that the encoder was not fitted on, so that `min_similarity` keeps
+nearly all. Every validation of tuning reads all of them."""
 MIN_PAIRS = 8
 """Unordered. The loss on fewer says little of any other pair."""
 
@@ -74,8 +75,8 @@ class ValidationPairsStage(Stage):
             shown = ", ".join(f"{name} {n}" for name, n in counts.items())
             raise BadInput(
                 f"field tune.validate_on: validation_text has {len(pairs.kept)} pairs of related "
-                f"documents among {count} ({shown}); expected {MIN_PAIRS} at least, "
-                "held_out_pairs, a larger validation split (corpus.valid_fraction) or a lower "
+                f"documents among {count} ({shown}); expected at least {MIN_PAIRS}; "
+                "set held_out_pairs, a larger validation split (corpus.valid_fraction) or a lower "
                 f"pairs.min_similarity than {config.min_similarity:g}"
             )
         write_pairs(context.directory / "pairs.parquet", pairs, ids)
