@@ -19,6 +19,7 @@ neighbours, tuning and synthesis took, in FLOPs, as training tokens of its own.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from synboot.experiment.arm_settings import REFERENCE, SAME_COST, arm_of_multiple
@@ -44,10 +45,14 @@ def is_multiple(arm: str) -> bool:
 
 
 def arm_sources(
-    arm: str, budget: BudgetConfig, experiment: ExperimentConfig | None = None
+    arm: str,
+    budget: BudgetConfig,
+    experiment: ExperimentConfig | None = None,
+    paid: Sequence[str] = PAID_STAGES,
 ) -> list[dict[str, Any]]:
     """What an arm trains on, in tokens that sum to the training budget exactly; beside them
-    `and_flops_of`, the stages whose FLOPs are trained on top. Raises ValueError for other arms."""
+    `and_flops_of`, the stages `paid`, whose FLOPs are trained on top. Raises ValueError for other
+    arms."""
     total = budget.training_tokens
     multiples = experiment.repetition_multiples if experiment else ()
     more = {arm_of_multiple(multiple): multiple for multiple in multiples}
@@ -55,7 +60,7 @@ def arm_sources(
     if arm == REFERENCE:
         sources = [{"documents": "unique", "tokens": total}]
     elif arm == SAME_COST:
-        sources = [{"documents": "unique", "tokens": total, "and_flops_of": [*PAID_STAGES]}]
+        sources = [{"documents": "unique", "tokens": total, "and_flops_of": [*paid]}]
     elif arm == "oracle":
         multiple = budget.oracle_multiple
         sources = [{"documents": "oracle", "multiple": multiple, "tokens": total}]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
-from synboot.experiment.arms import WITH_PAIRED
+from synboot.core.errors import BadInput
+from synboot.experiment.arms import PAID_STAGES, WITH_PAIRED, WITH_SYNTHETIC
 from synboot.experiment.numerics import Numerics
 from synboot.experiment.recipe import Recipe
 from synboot.experiment.stages.megadocuments import MegadocumentsStage
@@ -17,6 +19,7 @@ from synboot.experiment.stages.pairing import (
     PairsStage,
     RandomPairsStage,
 )
+from synboot.experiment.stages.pool import PoolStage
 from synboot.experiment.stages.synthesis import SynthesizeStage
 from synboot.experiment.stages.training import TuneStage, loop_identity
 from synboot.experiment.stages.validation_pairs import (
@@ -27,6 +30,7 @@ from synboot.pairs.encoders.encoder import encoder_settings
 from synboot.pairs.filters import PairFilterConfig
 from synboot.pipeline.stage import Stage
 from synboot.synth.engine import SamplingConfig
+from synboot.synth.pool import shares
 
 
 class Add(Protocol):
@@ -34,6 +38,39 @@ class Add(Protocol):
 
     def __call__(self, stage: Stage, after: Stage | None = None) -> Stage:
         """The stage that is in the plan: at its end, or right after another one."""
+
+
+def num_writers(recipe: Recipe, arm: str) -> int:
+    """How many models write an arm's text. Raises BadInput where the texts of two training seeds
+    would share a writer, or there is less to write than one token each."""
+    experiment = recipe.experiment
+    if experiment.kind_of(arm) not in WITH_SYNTHETIC:
+        return 1
+    own = recipe.of_arm(arm)
+    writers, tokens = own.synthesize.writers, own.budget.synthetic_tokens
+    if writers > tokens:
+        raise BadInput(
+            f"field synthesize.writers: expected at most the {tokens} synthetic tokens of {arm}, "
+            f"got {writers}"
+        )
+    seeds = sorted(experiment.seeds)
+    if experiment.bootstrap_per_seed and any(b - a < writers for a, b in pairwise(seeds)):
+        raise BadInput(
+            f"field experiment.seeds: expected seeds at least {writers} apart, as many as {arm} "
+            "has of synthesize.writers, since with bootstrap_per_seed texts of nearer seeds would "
+            f"share writers and not be independent; got {', '.join(map(str, seeds))}"
+        )
+    return writers
+
+
+def paid_stages(chain: Mapping[str, Stage]) -> dict[str, Stage]:
+    """The stages of a chain that `repetition_same_cost` pays for (`PAID_STAGES`), of all writers
+    and each once, by their names in the chain."""
+    paid: dict[str, Stage] = {}
+    for name, stage in chain.items():
+        if stage.name in PAID_STAGES and stage.id not in {known.id for known in paid.values()}:
+            paid[name] = stage
+    return paid
 
 
 @dataclass(frozen=True)
@@ -48,7 +85,7 @@ class ChainPlanner:
     def chain(
         self,
         arm: str,
-        base: Stage,
+        bases: Sequence[Stage],
         *,
         recipe: Recipe,
         seed: int,
@@ -60,6 +97,67 @@ class ChainPlanner:
         `recipe` has the arm's settings; `seed` is of tuning and synthesis, `label` what sets their
         labels apart, `pairing` those of the stages from embed to pairs.
 
+        Each of `bases` begins a writer, with the seeds from `seed` on; of several writers the first
+        has the names, `synthesize` is the stage that joins their texts, and all that they have of
+        their own is named as `tune of writer 2`.
+        """
+        needs = shares(recipe.budget.synthetic_tokens, len(bases))
+        writers = []
+        for number, (base, need) in enumerate(zip(bases, needs, strict=True)):
+            of_writer = f", writer {number + 1}" if number else ""
+            writers.append(
+                self._writer(
+                    arm,
+                    base,
+                    recipe=recipe,
+                    seed=seed + number,
+                    need=need,
+                    label=label + of_writer,
+                    pairing=pairing + of_writer,
+                )
+            )
+        chain = dict(writers[0])
+        if len(writers) > 1:
+            texts = [writer["synthesize"] for writer in writers]
+            for number, writer in enumerate(writers, 1):
+                chain |= {f"{name} of writer {number}": stage for name, stage in writer.items()}
+            chain["synthesize"] = self._pool(texts, recipe, label)
+        if arm != "self_distillation" and recipe.synthesize.megadocuments and "synthesize" in chain:
+            unique = {name: self.corpus[name] for name in ("corpus", "tokenizer")}
+            chain["megadocuments"] = self.add(
+                MegadocumentsStage(
+                    {"draws": recipe.synthesize.megadocuments},
+                    {**unique, "synthesize": chain["synthesize"]},
+                    seed=recipe.seed,
+                    label=f"megadocuments{label}",
+                )
+            )
+        return chain
+
+    def _pool(self, texts: Sequence[Stage], recipe: Recipe, label: str) -> Stage:
+        inputs = {f"writer_{number}": text for number, text in enumerate(texts, 1)}
+        return self.add(
+            PoolStage(
+                {},
+                {"tokenizer": self.corpus["tokenizer"], **inputs},
+                seed=recipe.seed,
+                label=f"pool{label}",
+            )
+        )
+
+    def _writer(
+        self,
+        arm: str,
+        base: Stage,
+        *,
+        recipe: Recipe,
+        seed: int,
+        need: int,
+        label: str,
+        pairing: str,
+    ) -> dict[str, Stage]:
+        """The stages of one writer of `need` tokens.
+
         sbp: the base model, tuned on the pairs, given seed documents. random_pairs: the same, but
         for the pairs. self_distillation: the base model as it is, given nothing. real_context: no
         model, the pairs themselves.
@@ -68,10 +166,9 @@ class ChainPlanner:
             base = self.add(base)
             return {
                 "base": base,
-                "synthesize": self._synthesize({"base": base}, recipe, seed, label),
+                "synthesize": self._synthesize({"base": base}, recipe, seed, need, label),
             }
         chain = self._pairing(base, recipe, pairing)
-        unique = {name: self.corpus[name] for name in ("corpus", "tokenizer")}
         if arm == WITH_PAIRED:
             inputs = {**self.corpus, "pairs": chain["pairs"]}
             return chain | {
@@ -84,25 +181,14 @@ class ChainPlanner:
             found["validation_pairs"] = self._validation_pairs(chain, recipe, pairing)
         if arm == "random_pairs":
             found = self._at_random(found, recipe, label, of="" if label != pairing else "random ")
-        settings = recipe.synthesize
         tuning, writing = {**found}, {}
         if recipe.tune.initial == "base":
             tuning["base"] = self.add(base)
-        if settings.best_of > 1:
+        if recipe.synthesize.best_of > 1:
             writing["base"] = self.add(base)
         writing["tune"] = self._tune(tuning, recipe, seed, label)
-        written = self._synthesize(writing, recipe, seed, label)
-        chain |= tuning | writing | {"synthesize": written}
-        if settings.megadocuments:
-            chain["megadocuments"] = self.add(
-                MegadocumentsStage(
-                    {"draws": settings.megadocuments},
-                    {**unique, "synthesize": written},
-                    seed=recipe.seed,
-                    label=f"megadocuments{label}",
-                )
-            )
-        return chain
+        written = self._synthesize(writing, recipe, seed, need, label)
+        return chain | tuning | writing | {"synthesize": written}
 
     def _pairing(self, base: Stage, recipe: Recipe, label: str) -> dict[str, Stage]:
         numerics, pairs = self.numerics, recipe.pairs
@@ -209,7 +295,7 @@ class ChainPlanner:
         )
 
     def _synthesize(
-        self, model: Mapping[str, Stage], recipe: Recipe, seed: int, label: str
+        self, model: Mapping[str, Stage], recipe: Recipe, seed: int, need: int, label: str
     ) -> Stage:
         settings = recipe.synthesize
         config = {
@@ -217,7 +303,7 @@ class ChainPlanner:
             "sampling": settings.model_dump(mode="json", include=set(SamplingConfig.model_fields)),
             "draws_per_prompt": settings.draws_per_prompt,
             "filters": settings.filters.model_dump(mode="json"),
-            "need_tokens": recipe.budget.synthetic_tokens,
+            "need_tokens": need,
         }
         if "base" in model:
             config["checkpoint"] = recipe.tune.initial_checkpoint

@@ -79,6 +79,16 @@ def rivals(result: Mapping[str, Any]) -> str:
     return f"SBP is {'; '.join(parts)}." if parts else ""
 
 
+def which_bases(first: int, writers: int) -> str:
+    """The base models of an arm whose text so many writers wrote, from that training seed on."""
+    if writers == 1:
+        return "the base model: it is the repetition arm of the first seed"
+    return (
+        f"the base models of {writers} writers: repetition with the training seeds {first} to "
+        f"{first + writers - 1}, of which those that no arm has were trained for the text alone"
+    )
+
+
 def but_same_cost(result: Mapping[str, Any]) -> str:
     """The arm, where there is one, that trains on more tokens than all others."""
     cost = result.get("cost_inclusive")

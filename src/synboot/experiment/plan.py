@@ -12,14 +12,8 @@ from synboot.core.errors import BadInput
 from synboot.core.judgement import Judge
 from synboot.data.files import Paths, corpus_bytes_digest, spool_stream
 from synboot.experiment.arm_settings import REFERENCE, SAME_COST
-from synboot.experiment.arms import (
-    PAID_STAGES,
-    WITH_PAIRED,
-    WITH_SYNTHETIC,
-    arm_names,
-    arm_sources,
-)
-from synboot.experiment.chains import ChainPlanner
+from synboot.experiment.arms import WITH_PAIRED, WITH_SYNTHETIC, arm_names, arm_sources
+from synboot.experiment.chains import ChainPlanner, num_writers, paid_stages
 from synboot.experiment.numerics import Numerics, numerics_of
 from synboot.experiment.quality_plan import plan_quality
 from synboot.experiment.recipe import STANDARD_INPUT, Recipe
@@ -198,17 +192,29 @@ def _chain(plan: Plan, arm: str, seed: int, numerics: Numerics) -> dict[str, Sta
     of_seed = f", seed {seed}" if seed != first else ""
     of_arm = "" if arm == "sbp" else f" {arm}"
     variant = recipe.experiment.variants.get(arm)
-    base: Stage = _pretrain(plan, REFERENCE, seed, numerics)
+    # One for each writer.
+    trained = [seed + number for number in range(num_writers(recipe, arm))]
+    bases = [_pretrain(plan, REFERENCE, own_seed, numerics) for own_seed in trained]
     chain: dict[str, Stage] = {}
     for round_ in range(1, (variant.rounds if variant else 1) + 1):
         of_round = f"{_ROUND}{round_}" if round_ > 1 else ""
         if chain:
-            label = f"pretrain {arm}, seed {seed}{_ROUND}{round_ - 1}"
-            base = _pretrain(plan, arm, seed, numerics, chain=chain, label=label)
+            before = f"{_ROUND}{round_ - 1}"
+            bases = [
+                _pretrain(
+                    plan,
+                    arm,
+                    own_seed,
+                    numerics,
+                    chain=chain,
+                    label=f"pretrain {arm}, seed {own_seed}{before}",
+                )
+                for own_seed in trained
+            ]
         shared = not of_round and _pairs_alike(own, recipe)
         chain = planner.chain(
             kind,
-            base,
+            bases,
             recipe=own,
             seed=recipe.seed + seed - first,  # the first is that of the recipe
             label=f"{of_arm}{of_seed}{of_round}",
@@ -252,8 +258,9 @@ def _pretrain(
         if own.pretrain.order != "mixed":
             config["order"] = own.pretrain.order
     if arm == SAME_COST:
-        paid = plan.chains["sbp", seed]
-        inputs |= {f"{COST_OF}{name}": paid[name] for name in PAID_STAGES}
+        paid = paid_stages(plan.chains["sbp", seed])
+        inputs |= {f"{COST_OF}{name}": source for name, source in paid.items()}
+        config["sources"] = arm_sources(kind, own.budget, own.experiment, tuple(paid))
     return PretrainStage(
         config,
         inputs,

@@ -187,8 +187,7 @@ class PretrainConfig(LoopConfig):
     """Pretraining of every arm."""
 
     order: MixtureOrder = "mixed"
-    """Of an arm's real and other text: rows of both spread over the run, or the other text first.
-    """
+    """Of real and other text: rows of both spread over the run, or the other text first."""
 
 
 class TuneConfig(LoopConfig, TuneValidationConfig):
@@ -218,6 +217,8 @@ class SynthesizeConfig(SamplingConfig):
     megadocuments: int = Field(default=0, ge=0)
     """Train on a seed document and so many of its draws after it as one document; 0 for draws
     alone."""
+    writers: int = Field(default=1, ge=1, le=1000)
+    """So many models, of training seeds that follow each other, write an equal share each."""
     filters: TextFilterConfig = TextFilterConfig()
 
     @model_validator(mode="after")

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 from synboot.core.storage import read_json
 from synboot.data.ngrams import all_windows, count_found, with_windows
 from synboot.experiment.arm_settings import REFERENCE, SAME_COST
-from synboot.experiment.arms import PAID_STAGES
+from synboot.experiment.chains import num_writers
 from synboot.experiment.ensembles import ensemble_facts
 from synboot.experiment.findings import doubts, findings, metrics
-from synboot.experiment.phrases import but_same_cost
+from synboot.experiment.phrases import but_same_cost, which_bases
 from synboot.experiment.plan import Plan
 from synboot.experiment.recipe import Recipe
 from synboot.experiment.report import ReportData
@@ -23,6 +23,7 @@ from synboot.experiment.stages.corpus import (
     oracle_facts,
 )
 from synboot.experiment.stages.evaluation import read_scores
+from synboot.experiment.stages.pool import POOL
 from synboot.experiment.stages.training import COST_OF
 from synboot.experiment.statistics.scores import Scores, mean_scores
 from synboot.experiment.task_results import task_results
@@ -198,13 +199,14 @@ def _cost_inclusive(plan: Plan, artifacts: Artifacts) -> dict[str, Any] | None:
     return {
         "arm": SAME_COST,
         "flops_paid": {
-            name: artifacts[stage.inputs[f"{COST_OF}{name}"].id].counts["flops"]
-            for name in PAID_STAGES
+            name.removeprefix(COST_OF): artifacts[source.id].counts["flops"]
+            for name, source in stage.inputs.items()
+            if name.startswith(COST_OF)
         },
         "extra_tokens": tokens - plan.recipe.budget.training_tokens,
         "tokens": tokens,
         "not_counted": [
-            "the base model: it is the repetition arm of the first seed",
+            which_bases(plan.recipe.experiment.seeds[0], num_writers(plan.recipe, "sbp")),
             "comparing texts (pairs, filters) and validation, which are no training FLOPs",
         ],
     }
@@ -290,7 +292,8 @@ def _ledger(plan: Plan, artifacts: Artifacts) -> list[dict[str, Any]]:
     ledger = []
     for stage in plan.stages:
         counts = artifacts[stage.id].counts
-        tokens = next((counts[name] for name in _TOKEN_COUNTS if name in counts), None)
+        names = _TOKEN_COUNTS if stage.name != POOL else ("tokens",)  # which were sampled before
+        tokens = next((counts[name] for name in names if name in counts), None)
         entry = {"stage": stage.name, "label": stage.label, "arms": arms_of.get(stage.id, [])}
         validation = {k: counts[k] for k in ("validation_flops",) if k in counts}
         ledger.append({**entry, "tokens": tokens, "flops": counts["flops"]} | validation)
@@ -339,10 +342,11 @@ def _caveats(result: Mapping[str, Any]) -> list[str]:
         "1 training seed: intervals cover the choice of test documents, not of seeds; another seed "
         "can move every figure."
     )
+    bases = "base models" if "writers" in result.get("synthetic", {}) else "base model"
     caveats = [
         *([one_seed] if seeds == 1 else []),
-        f"Arms are matched in training tokens{but_same_cost(result)}. SBP also pays for its base "
-        "model, tuning and synthesis; the ledger has them.",
+        f"Arms are matched in training tokens{but_same_cost(result)}. SBP also pays for its "
+        f"{bases}, tuning and synthesis; the ledger has them.",
         f"Models of {result['model']['parameters']:,} parameters and corpora of "
         f"{result['unique']['tokens']:,} tokens are far from the paper's scale.",
     ]

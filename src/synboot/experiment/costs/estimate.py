@@ -19,7 +19,6 @@ import numpy as np
 
 from synboot.eval.likelihood import windows_of
 from synboot.eval.tasks import Form, read_items, subset
-from synboot.experiment.arms import PAID_STAGES
 from synboot.experiment.costs.text import Text
 from synboot.experiment.recipe import Recipe
 from synboot.experiment.stages.items import ItemsStage
@@ -37,7 +36,7 @@ Basis = Literal["exact", "estimated", "unknown"]
 _PASS_FILTERS = 0.9
 _NO_FLOPS = (
     *("corpus", "tokenizer", "tokens", "pairs", "random_pairs", "random_validation_pairs"),
-    *("megadocuments", "paired", "items", "contamination"),
+    *("pool", "megadocuments", "paired", "items", "contamination"),
 )
 
 
@@ -220,12 +219,13 @@ class Estimator:
         sources, basis = stage.config["sources"], "exact"
         budgets = [int(source["tokens"]) for source in sources]
         if any("and_flops_of" in source for source in sources):
-            paid = [self.of(stage.inputs[f"{COST_OF}{name}"]) for name in PAID_STAGES]
+            sources_paid = [s for name, s in stage.inputs.items() if name.startswith(COST_OF)]
+            paid = [self.of(source) for source in sources_paid]
             if any(one.flops is None for one in paid):
                 return Estimate("unknown")
             row = training_flops(self.cost, {self._context: 1})
             budgets[0] += sum(one.flops or 0 for one in paid) * self._context // row
-            done = all(self._artifact(stage.inputs[f"{COST_OF}{name}"]) for name in PAID_STAGES)
+            done = all(self._artifact(source) for source in sources_paid)
             basis = "exact" if done else "estimated"
         lengths = _rows(budgets, self._context)
         steps = -(-sum(lengths.values()) // stage.config["loop"]["batch_rows"])

@@ -119,16 +119,22 @@ def _disk(recipe: Recipe, text: Text, missing: list[Stage]) -> int:
     """Bytes that the missing stages leave or need at once, roughly."""
     weights = _FLOAT_BYTES * num_parameters(shape_of(recipe.model.preset), text.vocab_size)[0]
     token_bytes = 2 if text.vocab_size <= 1 << 16 else 4
+    written = text.bytes_per_token + token_bytes
     each: Mapping[str, float] = {
         "corpus": text.num_tokens * text.bytes_per_token,
         "tokens": text.num_tokens * token_bytes,
         "embed": text.unique_documents * recipe.pairs.dimensions * _FLOAT_BYTES,
         "neighbours": text.unique_documents * recipe.pairs.top_k * _NEIGHBOUR_BYTES,
-        "synthesize": recipe.budget.synthetic_tokens * (text.bytes_per_token + token_bytes),
+        "pool": recipe.budget.synthetic_tokens * written,
         "pretrain": weights * _TRAINED_COPIES,
         "tune": weights * _TRAINED_COPIES,
     }
-    kept = sum(each.get(stage.name, 0) for stage in missing)
+    kept = sum(
+        stage.config["need_tokens"] * written
+        if stage.name == "synthesize"
+        else each.get(stage.name, 0)
+        for stage in missing
+    )
     trains = any(stage.name in ("pretrain", "tune") for stage in missing)
     return round(kept + (weights * _CHECKPOINT_COPIES if trains else 0))
 

@@ -32,7 +32,7 @@ from synboot.pipeline.stage import Stage
 STAGES = (
     *("corpus", "tokenizer", "tokens", "embed", "neighbours", "pairs", "random_pairs"),
     *("validation_pairs", "random_validation_pairs"),
-    *("pretrain", "tune", "synthesize", "megadocuments", "paired"),
+    *("pretrain", "tune", "synthesize", "pool", "megadocuments", "paired"),
 )
 """What a search may run. None of these reads test text but to split it off and encode it."""
 
