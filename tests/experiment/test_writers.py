@@ -277,7 +277,7 @@ def test_the_plan_knew_it(run: dict[str, Any]) -> None:
     assert (planned["pool"]["basis"], planned["pool"]["flops"]) == ("exact", 0)
     assert planned["synthesize, writer 2"]["tokens"] == 1000
     assert planned["synthesize, writer 2"]["flops"] > 0
-    assert planned["repetition_same_cost"]["tokens"] > 8000
+    assert planned["pretrain repetition_same_cost, seed 0"]["tokens"] > 8000
 
 
 @pytest.mark.slow
