@@ -183,16 +183,37 @@ def test_compiled_training_is_eager_training_and_resumes_to_the_bit(
 @pytest.mark.skipif(no_compiler() is not None, reason="no compiler")
 @pytest.mark.parametrize("threads", [1, 2])
 def test_an_arm_of_equal_shape_is_not_compiled_again(tmp_path: Path, threads: int) -> None:
-    """Another seed, other rows; one thread, and replicas in two, of which one was seen to miss a
-    single graph once in many runs; all of them anew would be as many again."""
+    """Another seed, other rows; one thread, and replicas in two."""
     counts = torch._dynamo.utils.counters["stats"]
     torch.set_num_threads(threads)
     try:
         first, _ = run(tmp_path / "first", CONTEXT, dropout=0.1)
         compiled_once = counts["unique_graphs"]
+        assert compiled_once
         second, _ = run(tmp_path / "second", CONTEXT, dropout=0.1, seed=9)
     finally:
         torch.set_num_threads(1)
-    assert compiled_once
-    assert counts["unique_graphs"] - compiled_once <= threads - 1
+    assert counts["unique_graphs"] == compiled_once
     assert any(not torch.equal(w, weights_of(second)[n]) for n, w in weights_of(first).items())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(no_compiler() is not None, reason="no compiler")
+def test_replicas_compile_in_turn_so_that_time_changes_no_bit(tmp_path: Path) -> None:
+    """While one thread compiles, code in another takes itself for compiled: transformers masks
+    otherwise. Without turns three of four such runs differed, in bits or in graphs."""
+    counts = torch._dynamo.utils.counters["stats"]
+    graphs: list[int] = []
+    torch.set_num_threads(2)
+    try:
+        for i in range(4):
+            torch._dynamo.reset()
+            before = counts["unique_graphs"]
+            trained, _ = run(tmp_path / str(i), CONTEXT, dropout=0.1)
+            graphs.append(counts["unique_graphs"] - before)
+            if i == 0:
+                first = trained
+            assert_same(trained, first)
+    finally:
+        torch.set_num_threads(1)
+    assert len(set(graphs)) == 1

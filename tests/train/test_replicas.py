@@ -74,6 +74,28 @@ def test_replicas_work_at_once_with_their_share_of_the_threads(three: Replicas) 
     assert three.run(work, batches(3)) == [2, 2, 2]
 
 
+def test_work_of_a_new_kind_is_done_in_turn_where_it_may_compile() -> None:
+    running: list[int] = []
+    most: list[int] = []
+
+    def work(replica: Any, batch: Batch) -> None:
+        running.append(1)
+        time.sleep(0.05)
+        most[-1] = max(most[-1], len(running))
+        running.pop()
+
+    def other_work(replica: Any, batch: Batch) -> None:
+        work(replica, batch)
+
+    with threads(2):
+        replicas = Replicas(model(), 2, compiling=True)
+        for kind in (work, work, other_work, other_work, work):
+            most.append(0)
+            replicas.run(kind, batches(4))
+        replicas.close()
+    assert most == [1, 2, 1, 2, 2]
+
+
 def test_an_error_comes_after_all_have_ended(three: Replicas) -> None:
     ended: list[int] = []
 

@@ -106,6 +106,7 @@ def compiled_blocks(model: Any, shape: tuple[int, int], kind: object = None) -> 
     settings = torch._dynamo.config.patch(
         recompile_limit=_RECOMPILE_LIMIT, skip_nnmodule_hook_guards=False
     )
+    _reorder(False)
     try:
         with settings:
             yield
@@ -116,8 +117,17 @@ def compiled_blocks(model: Any, shape: tuple[int, int], kind: object = None) -> 
             "runtime.compile=off (SYNBOOT_RUNTIME__COMPILE=off) it is trained eagerly"
         ) from error
     finally:
+        _reorder(True)
         for block in blocks:
             block._compiled_call_impl = None
+
+
+def _reorder(reorders: bool) -> None:
+    """Whether torch moves the code used last to the front of its list. A thread that searches the
+    list meanwhile can miss its code, and compile it anew (pytorch#195355)."""
+    set_order = getattr(torch._C._dynamo.eval_frame, "_set_lru_cache", None)
+    if set_order is not None:
+        set_order(reorders)
 
 
 def _for_shape(block: Any, shape: tuple[int, int]) -> Callable[..., Any]:

@@ -77,7 +77,7 @@ def train(
     saved = time.monotonic()
 
     with _own_random_state(device), contextlib.ExitStack() as on_leaving:
-        replicas = Replicas(model, number)
+        replicas = Replicas(model, number, compiling=compiled_length is not None)
         on_leaving.callback(replicas.close)
         on_leaving.callback(optimizer.zero_grad)
         on_leaving.callback(model.eval)

@@ -52,10 +52,20 @@ def _draws(model: Any) -> bool:
 
 class Replicas:
     """`number` models, the first of them the given one, on `threads` threads in all (by default
-    those that torch has in this thread). `close` ends the threads."""
+    those that torch has in this thread). `close` ends the threads.
 
-    def __init__(self, model: Any, number: int = 1, threads: int | None = None) -> None:
+    `compiling`: the work may compile the models. While torch compiles in one thread, code in all
+    others takes itself for compiled (transformers then makes masks that it leaves out else), so
+    that what they compute would depend on time. Work of a new kind is done by one replica after
+    the other.
+    """
+
+    def __init__(
+        self, model: Any, number: int = 1, threads: int | None = None, *, compiling: bool = False
+    ) -> None:
         self.models = [model, *(_sharing_weights(model) for _ in range(number - 1))]
+        self._compiling = compiling
+        self._compiled: set[object] = set()
         self._threads = threads or torch.get_num_threads()
         self._pool: ThreadPoolExecutor | None = None
         if number > 1:
@@ -76,12 +86,16 @@ class Replicas:
         def share(index: int) -> list[_Result]:
             return [work(self.models[index], batch) for batch in batches[index::number]]
 
-        # Settings of torch's compiler are of a context, and those of a new thread are the defaults.
-        futures = [
-            self._pool.submit(contextvars.copy_context().run, share, index)
-            for index in range(number)
-        ]
+        kinds = {(work.__qualname__, b.inputs.shape, b.positions is None) for b in batches}
+        in_turn = self._compiling and not kinds <= self._compiled
+        futures = []
+        for index in range(number):
+            # Settings of torch's compiler are of a context; those of a new thread are the defaults.
+            futures.append(self._pool.submit(contextvars.copy_context().run, share, index))
+            if in_turn:
+                wait(futures)
         wait(futures)  # nothing goes on behind an error
+        self._compiled |= kinds
         shares = [future.result() for future in futures]
         return [shares[i % number][i // number] for i in range(len(batches))]
 
