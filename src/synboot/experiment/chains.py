@@ -248,20 +248,18 @@ class ChainPlanner:
     ) -> dict[str, Stage]:
         """Random pairs in place of those of SBP: drawn once, as those are found once. Held-out
         documents of SBP's first tuning are kept from this one's too."""
-        tune, corpus = recipe.tune, self.corpus["corpus"]
-        on_text = "validation_pairs" in found
-        setting = "validate_on" if on_text else "validation_fraction"
+        corpus = self.corpus["corpus"]
         unique = {"corpus": corpus, "tokenizer": self.corpus["tokenizer"]}
         pairs = self.add(
             RandomPairsStage(
-                {setting: getattr(tune, setting)},
+                recipe.tune.validation_setting(),
                 {**unique, "pairs": found["pairs"]},
                 seed=recipe.seed,
                 label=f"{of}pairs{label}",
             )
         )
         drawn = {"pairs": pairs}
-        if on_text:
+        if "validation_pairs" in found:
             drawn["validation_pairs"] = self.add(
                 RandomValidationPairsStage(
                     {},
@@ -274,8 +272,6 @@ class ChainPlanner:
 
     def _tune(self, inputs: Mapping[str, Stage], recipe: Recipe, seed: int, label: str) -> Stage:
         settings = recipe.tune.model_dump(mode="json")
-        on_text = "validation_pairs" in inputs
-        validation = "validate_on" if on_text else "validation_fraction"
         start = "initial" if recipe.tune.initial == "scratch" else "initial_checkpoint"
         return self.add(
             TuneStage(
@@ -283,7 +279,7 @@ class ChainPlanner:
                     "model": recipe.model.model_dump(mode="json"),
                     "loop": loop_identity(settings),
                     "passes": settings["passes"],
-                    validation: settings[validation],
+                    **recipe.tune.validation_setting(),
                     start: settings[start],
                 },
                 {**self.corpus, **inputs},

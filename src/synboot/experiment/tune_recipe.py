@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -34,3 +34,9 @@ class TuneValidationConfig(Config):
                 f"{self.validation_fraction:g}"
             )
         return self
+
+    def validation_setting(self) -> dict[str, Any]:
+        """The one setting that a stage's config needs."""
+        if self.validate_on == "validation_text":
+            return {"validate_on": self.validate_on}
+        return {"validation_fraction": self.validation_fraction}

@@ -2,10 +2,9 @@
 
 Assumptions, which a run replaces by what it counts: every document keeps
 min(top_k, max_pairs_per_document) pairs, each shared by two (`min_similarity` may keep far fewer,
-and tuning costs as much less); what is held out for validation costs
-tuning as many pairs again, which cross; documents of the validation split are like others; a
-synthesizer writes texts as long as real ones, as far as
-they fit, and nine tenths of those that end pass the filters.
+and tuning costs as much less); what is held out for validation costs tuning as many pairs again,
+which cross; documents of the validation split are like others; a synthesizer writes texts as long
+as real ones, as far as they fit, and nine tenths of those that end pass the filters.
 """
 
 from __future__ import annotations
