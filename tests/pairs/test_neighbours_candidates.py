@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from synboot.core.errors import BadInput
+from synboot.core.native import no_native
+from synboot.pairs.neighbours import pool
 from synboot.pairs.neighbours.device import DeviceIndex
 from synboot.pairs.neighbours.exact import ExactIndex
 from synboot.pairs.neighbours.index import Index, Neighbours, ReferenceIndex, sum_by_halves
 from synboot.pairs.neighbours.lists import ListIndex, build_lists
-from synboot.pairs.neighbours.pool import first_of_equals
+from synboot.pairs.neighbours.pool import first_of_equals, similarities
 
 
 def every_list(vectors: np.ndarray, k: int) -> Index:
@@ -145,6 +147,35 @@ def test_the_order_of_summation_is_written_down() -> None:
     numbers = np.random.default_rng(0).normal(size=(4, 7))
     by_hand = [((r[0] + r[4]) + (r[2] + r[6])) + ((r[1] + r[5]) + r[3]) for r in numbers.tolist()]
     assert sum_by_halves(numbers.copy()).tolist() == by_hand
+
+
+@pytest.mark.skipif(no_native() is not None, reason="no C compiler")
+@pytest.mark.parametrize("width", [1, 2, 3, 7, 8, 100, 257])
+def test_similarities_in_c_are_those_of_torch_to_the_bit(
+    monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    """Of ordinary, huge, denormal, equal and opposite vectors, and of zero with either sign."""
+    random = np.random.default_rng(width)
+    vectors = random.normal(size=(60, width)).astype(np.float32)
+    vectors[10:20] *= np.float32(1e18)
+    vectors[20:30] *= np.float32(1e-40)
+    vectors[30:40] = -vectors[:10]
+    vectors[40], vectors[41] = 0, -0.0
+    queries, documents = torch.from_numpy(random.integers(60, size=(2, 3000)))
+    given = torch.from_numpy(vectors), queries, documents
+    in_c = similarities(*given)
+    monkeypatch.setattr(pool, "no_native", lambda: "no compiler")
+    in_torch = similarities(*given)
+    assert in_c.numpy().tobytes() == in_torch.numpy().tobytes()
+    assert len(np.unique(in_c.numpy())) > 1000
+
+
+def test_without_a_compiler_neighbours_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = np.random.default_rng(0).normal(size=(200, 24)).astype(np.float32)
+    monkeypatch.setattr(pool, "no_native", lambda: "no compiler")
+    for make in MAKERS.values():
+        found = make(vectors, 5).search(0, 200, 5)
+        assert_same(found, ReferenceIndex(vectors).search(0, 200, 5))
 
 
 def test_of_equal_vectors_the_first_can_be_found() -> None:
