@@ -135,6 +135,12 @@ def test_positions_begin_anew_in_texts_and_in_padding() -> None:
     assert Batches(ListedRows(rows), 2).batch(0)[0].positions is None
 
 
+def test_rows_of_one_text_each_need_no_positions() -> None:
+    rows = [([1, 2], [2, 3]), ([4, 5], [5, 6]), ([7, 8, 9], [8, 9, 1]), ([3], [4])]
+    batches = Batches(ListedTexts(rows), 4).batch(0, micro_rows=2)
+    assert [batch.positions is None for batch in batches] == [True, False]
+
+
 @given(many_rows, st.integers(1, 6), st.integers(1, 4))
 def test_reading_ahead_gives_the_same_batches(
     rows: list[Row], batch_rows: int, micro_rows: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from synboot.core.errors import BadInput
+from synboot.core.errors import BadInput, SynbootError
 from synboot.core.native import no_native
 from synboot.pairs.neighbours import pool
 from synboot.pairs.neighbours.device import DeviceIndex
@@ -163,8 +164,10 @@ def test_similarities_in_c_are_those_of_torch_to_the_bit(
     vectors[40], vectors[41] = 0, -0.0
     queries, documents = torch.from_numpy(random.integers(60, size=(2, 3000)))
     given = torch.from_numpy(vectors), queries, documents
-    in_c = similarities(*given)
-    monkeypatch.setattr(pool, "no_native", lambda: "no compiler")
+    with monkeypatch.context() as without_torch:
+        without_torch.setattr(pool, "sum_by_halves", None)
+        in_c = similarities(*given)
+    monkeypatch.setattr(pool, "_library", lambda: None)
     in_torch = similarities(*given)
     assert in_c.numpy().tobytes() == in_torch.numpy().tobytes()
     assert len(np.unique(in_c.numpy())) > 1000
@@ -172,10 +175,27 @@ def test_similarities_in_c_are_those_of_torch_to_the_bit(
 
 def test_without_a_compiler_neighbours_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = np.random.default_rng(0).normal(size=(200, 24)).astype(np.float32)
-    monkeypatch.setattr(pool, "no_native", lambda: "no compiler")
+
+    def fail(source: Path) -> None:
+        raise SynbootError(f"cc failed on {source.name}")
+
+    monkeypatch.setattr(pool, "load", fail)
+    pool._library.cache_clear()
     for make in MAKERS.values():
         found = make(vectors, 5).search(0, 200, 5)
         assert_same(found, ReferenceIndex(vectors).search(0, 200, 5))
+    pool._library.cache_clear()
+
+
+def test_only_what_c_understands_goes_there() -> None:
+    """Numbers of another type, and vectors that do not lie row by row."""
+    vectors = torch.from_numpy(np.random.default_rng(0).normal(size=(9, 6))).float()
+    queries, documents = torch.arange(9), torch.arange(9).flip(0)
+    expected = similarities(vectors, queries, documents)
+    for other in (vectors.double(), vectors.T.contiguous().T):
+        assert torch.equal(similarities(other, queries, documents), expected)
+    assert torch.equal(similarities(vectors, queries.int(), documents.int()), expected)
+    assert len(similarities(vectors, queries[:0], documents[:0])) == 0
 
 
 def test_of_equal_vectors_the_first_can_be_found() -> None:

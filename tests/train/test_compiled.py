@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from synboot.core.errors import BadInput, Incomplete, SynbootError
 from synboot.model.architecture import Shape, new_model
-from synboot.train import compiled
+from synboot.train import compiled, loop
 from synboot.train.checkpoint import TrainState, weights_of
 from synboot.train.compiled import (
     AUTO_FLOPS,
@@ -23,6 +24,7 @@ from synboot.train.compiled import (
     why_eager,
 )
 from synboot.train.loop import LoopConfig, train
+from synboot.train.replicas import Replicas
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 CONTEXT, ROWS, VOCAB_SIZE = 12, 4, 32
@@ -100,9 +102,9 @@ def run(scratch: Path, length: int | None, **options: Any) -> tuple[Any, TrainSt
     config = LoopConfig(
         learning_rate=0.01, batch_rows=ROWS, num_validations=3, dropout=options.pop("dropout", 0.0)
     )
-    trained = model()
+    trained, rows = model(), options.pop("rows", RandomRows())
     state = train(
-        trained, RandomRows(), RandomRows(), config, scratch, seed=options.pop("seed", 3),
+        trained, rows, RandomRows(), config, scratch, seed=options.pop("seed", 3),
         device=CPU, compiled_length=length, **options,
     )  # fmt: skip
     return trained, state
@@ -126,7 +128,7 @@ def test_what_cannot_be_compiled_says_how_to_go_on(monkeypatch: pytest.MonkeyPat
         pytest.raises(
             SynbootError, match=r"Qwen3ForCausalLM cannot .*no luck.*runtime\.compile=off"
         ),
-        compiled_blocks(trained, (1, 3)),
+        compiled_blocks([trained], (1, 3)),
     ):
         trained(input_ids=torch.zeros(1, 3, dtype=torch.int64), use_cache=False)
     assert all(module._compiled_call_impl is None for module in trained.modules())
@@ -144,7 +146,7 @@ def test_other_shapes_are_never_compiled(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(torch, "compile", watch)
     trained = model()
-    with compiled_blocks(trained, (2, 6)):
+    with compiled_blocks([trained], (2, 6)):
         for shape in ((2, 6), (1, 6), (2, 5), (2, 6)):
             trained(input_ids=torch.zeros(*shape, dtype=torch.int64), use_cache=False)
     assert shapes == [(2, 6)] * 4  # two blocks, two calls
@@ -195,6 +197,58 @@ def test_an_arm_of_equal_shape_is_not_compiled_again(tmp_path: Path, threads: in
         torch.set_num_threads(1)
     assert counts["unique_graphs"] == compiled_once
     assert any(not torch.equal(w, weights_of(second)[n]) for n, w in weights_of(first).items())
+
+
+class Watched(Replicas):
+    """Says for each call whether it was in turn, and how many graphs were compiled in it."""
+
+    calls: ClassVar[list[tuple[bool, int]]] = []
+
+    def run(self, work: Any, batches: Any) -> Any:
+        counts, known = torch._dynamo.utils.counters["stats"], len(self._compiled)
+        before = counts["unique_graphs"]
+        found = super().run(work, batches)
+        alone = len(batches) == 1 or len(self._compiled) > known
+        self.calls.append((alone, counts["unique_graphs"] - before))
+        return found
+
+
+class TextsInRows(RandomRows):
+    """Two texts a row, but for the rows of the fourth and later batches, which hold one."""
+
+    def num_targets(self, position: int) -> int:
+        return CONTEXT
+
+    def positions(self, position: int) -> np.ndarray:
+        return np.arange(CONTEXT) if position >= 3 * ROWS else np.arange(CONTEXT) % 7
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(no_compiler() is not None, reason="no compiler")
+def test_graphs_are_compiled_in_turn_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where rows of one text each, which need no mask, come late."""
+    monkeypatch.setattr(loop, "Replicas", Watched)
+    monkeypatch.setattr(Watched, "calls", [])
+    torch._dynamo.reset()
+    torch.set_num_threads(2)
+    try:
+        run(tmp_path, CONTEXT, rows=TextsInRows())
+    finally:
+        torch.set_num_threads(1)
+    compiled_in = [i for i, (_, graphs) in enumerate(Watched.calls) if graphs]
+    assert compiled_in[0] == 0
+    assert 3 in compiled_in
+    assert all(Watched.calls[i][0] for i in compiled_in)
+    assert sum(not alone for alone, _ in Watched.calls) > 5
+
+
+def test_torch_leaves_what_it_compiled_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_to: list[bool] = []
+    monkeypatch.setattr(torch._C._dynamo.eval_frame, "_set_lru_cache", set_to.append)
+    with contextlib.suppress(ZeroDivisionError), compiled_blocks([model(), model()], (1, 3)):
+        assert set_to == [False]
+        raise ZeroDivisionError
+    assert set_to == [False, True]
 
 
 @pytest.mark.slow

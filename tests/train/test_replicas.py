@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Iterator
@@ -74,26 +75,55 @@ def test_replicas_work_at_once_with_their_share_of_the_threads(three: Replicas) 
     assert three.run(work, batches(3)) == [2, 2, 2]
 
 
-def test_work_of_a_new_kind_is_done_in_turn_where_it_may_compile() -> None:
-    running: list[int] = []
-    most: list[int] = []
+def test_new_work_is_done_in_turn_where_it_may_compile() -> None:
+    together = threading.Barrier(2, timeout=20)
+    running, alone = [], False
 
     def work(replica: Any, batch: Batch) -> None:
         running.append(1)
-        time.sleep(0.05)
-        most[-1] = max(most[-1], len(running))
+        if alone:
+            time.sleep(0.05)
+            assert len(running) == 1
+        else:
+            together.wait()  # passes only if both are here
         running.pop()
 
     def other_work(replica: Any, batch: Batch) -> None:
         work(replica, batch)
 
     with threads(2):
-        replicas = Replicas(model(), 2, compiling=True)
-        for kind in (work, work, other_work, other_work, work):
-            most.append(0)
-            replicas.run(kind, batches(4))
+        replicas = Replicas(model(), 2, compiled_shape=(1, 1))
+        packed = [dataclasses.replace(one, positions=one.inputs) for one in batches(2)]
+        longer = [dataclasses.replace(one, inputs=np.zeros((1, 2), np.int64)) for one in packed]
+        for new, kind, given in (
+            (False, other_work, longer),  # which is not compiled
+            (True, work, batches(2)),
+            (False, work, batches(2)),
+            (True, other_work, batches(2)),
+            (False, work, batches(2)),
+            (True, work, packed),
+            (False, work, packed),
+        ):
+            alone = new
+            replicas.run(kind, given)
         replicas.close()
-    assert most == [1, 2, 1, 2, 2]
+
+
+def test_the_first_error_of_new_work_ends_it() -> None:
+    began: list[int] = []
+
+    def work(replica: Any, batch: Batch) -> None:
+        began.append(batch.global_targets)
+        if len(began) == 1:
+            raise ValueError("no luck")
+
+    with threads(2):
+        replicas = Replicas(model(), 2, compiled_shape=(1, 1))
+        with pytest.raises(ValueError, match="no luck"):
+            replicas.run(work, batches(2))
+        assert began == [0]
+        replicas.run(work, batches(2))
+        replicas.close()
 
 
 def test_an_error_comes_after_all_have_ended(three: Replicas) -> None:

@@ -37,8 +37,8 @@ class PackedRows(Rows, Protocol):
 @dataclass(frozen=True)
 class Batch:
     """`inputs`, `targets`: int64 [rows, length], padded on the right (padding carries no loss);
-    `positions` likewise, of packed rows (padding is a text of its own). `rows`: int64 [rows], their
-    numbers in the batch of all ranks.
+    `positions` likewise, of packed rows (padding is a text of its own), or none where each row is
+    one text. `rows`: int64 [rows], their numbers in the batch of all ranks.
 
     `global_targets` counts the positions with loss over the batches of all ranks: dividing by it
     makes every trained position weigh the same under any sharding (law 6).
@@ -87,7 +87,8 @@ class Batches:
         for i, position in enumerate(positions):
             own = self._rows.positions(position)
             places[i] = np.concatenate([own, np.arange(shape[1] - len(own))])
-        return Batch(inputs, targets, global_targets, numbers, places)
+        restart = (places != np.arange(shape[1])).any()
+        return Batch(inputs, targets, global_targets, numbers, places if restart else None)
 
 
 class ReadAhead:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -85,17 +85,21 @@ def why_eager(name: CompileName, device: DeviceName) -> str | None:
 
 
 @contextlib.contextmanager
-def compiled_blocks(model: Any, shape: tuple[int, int], kind: object = None) -> Iterator[None]:
-    """Inside it the blocks of `model` are compiled, forward and backward, for inputs of `shape`
-    (rows, length); other shapes run eagerly. `kind` is what else the code depends on.
+def compiled_blocks(
+    models: Sequence[Any], shape: tuple[int, int], kind: object = None
+) -> Iterator[None]:
+    """Inside it the blocks of `models`, one and its replicas, are compiled, forward and backward,
+    for inputs of `shape` (rows, length); other shapes run eagerly. `kind` is what else the code
+    depends on.
 
     What was compiled before is kept for the same config, shape and kind, and forgotten otherwise,
     all of torch's in this process: bits cannot depend on what it did earlier. Raises SynbootError
     at the first call of a block that cannot be compiled.
     """
     global _compiled_for
+    model = models[0]
     names = set(model._no_split_modules or ())
-    blocks = [module for module in model.modules() if type(module).__name__ in names]
+    blocks = [m for each in models for m in each.modules() if type(m).__name__ in names]
     key = (type(model), model.config.to_json_string(), str(model.device), shape, kind)
     if key != _compiled_for:
         torch._dynamo.reset()
@@ -123,8 +127,9 @@ def compiled_blocks(model: Any, shape: tuple[int, int], kind: object = None) -> 
 
 
 def _reorder(reorders: bool) -> None:
-    """Whether torch moves the code used last to the front of its list. A thread that searches the
-    list meanwhile can miss its code, and compile it anew (pytorch#195355)."""
+    """Whether torch moves the code used last to the front of its list, as it does by default. A
+    thread that searches the list meanwhile can miss its code, and compile it anew (torch 2.13;
+    pytorch#195355 mends it)."""
     set_order = getattr(torch._C._dynamo.eval_frame, "_set_lru_cache", None)
     if set_order is not None:
         set_order(reorders)

@@ -77,16 +77,17 @@ def train(
     saved = time.monotonic()
 
     with _own_random_state(device), contextlib.ExitStack() as on_leaving:
-        replicas = Replicas(model, number, compiling=compiled_length is not None)
+        compiled_shape = (forward_rows, compiled_length) if compiled_length is not None else None
+        replicas = Replicas(model, number, compiled_shape=compiled_shape)
         on_leaving.callback(replicas.close)
         on_leaving.callback(optimizer.zero_grad)
         on_leaving.callback(model.eval)
         dropout = {replica: Dropout(replica, config.dropout) for replica in replicas.models}
         for replica in replicas.models:
             on_leaving.callback(dropout[replica].remove)
-            if compiled_length is not None:
-                shape, kind = (forward_rows, compiled_length), (precision, config.dropout)
-                on_leaving.enter_context(compiled_blocks(replica, shape, kind))
+        if compiled_shape is not None:
+            kind = (precision, config.dropout)
+            on_leaving.enter_context(compiled_blocks(replicas.models, compiled_shape, kind))
         batches = ReadAhead(Batches(rows, config.batch_rows), forward_rows)
         on_leaving.callback(batches.close)
         num_steps = batches.num_steps

@@ -54,17 +54,22 @@ class Replicas:
     """`number` models, the first of them the given one, on `threads` threads in all (by default
     those that torch has in this thread). `close` ends the threads.
 
-    `compiling`: the work may compile the models. While torch compiles in one thread, code in all
-    others takes itself for compiled (transformers then makes masks that it leaves out else), so
-    that what they compute would depend on time. Work of a new kind is done by one replica after
-    the other.
+    `compiled_shape`: batches of this shape run compiled. While torch compiles in one thread, code
+    in all others takes itself for compiled (transformers then makes masks that it leaves out
+    otherwise), so that what they compute would depend on time. So work that is new is done by one
+    replica after the other; a single batch has nothing beside it anyway.
     """
 
     def __init__(
-        self, model: Any, number: int = 1, threads: int | None = None, *, compiling: bool = False
+        self,
+        model: Any,
+        number: int = 1,
+        threads: int | None = None,
+        *,
+        compiled_shape: tuple[int, int] | None = None,
     ) -> None:
         self.models = [model, *(_sharing_weights(model) for _ in range(number - 1))]
-        self._compiling = compiling
+        self._compiled_shape = compiled_shape
         self._compiled: set[object] = set()
         self._threads = threads or torch.get_num_threads()
         self._pool: ThreadPoolExecutor | None = None
@@ -86,17 +91,21 @@ class Replicas:
         def share(index: int) -> list[_Result]:
             return [work(self.models[index], batch) for batch in batches[index::number]]
 
-        kinds = {(work.__qualname__, b.inputs.shape, b.positions is None) for b in batches}
-        in_turn = self._compiling and not kinds <= self._compiled
+        # What is compiled depends on the work (training or not) and on whether texts share rows.
+        new = {
+            (work.__qualname__, batch.positions is None)
+            for batch in batches
+            if batch.inputs.shape == self._compiled_shape
+        } - self._compiled
         futures = []
         for index in range(number):
             # Settings of torch's compiler are of a context; those of a new thread are the defaults.
             futures.append(self._pool.submit(contextvars.copy_context().run, share, index))
-            if in_turn:
-                wait(futures)
+            if new:
+                futures[-1].result()
         wait(futures)  # nothing goes on behind an error
-        self._compiled |= kinds
         shares = [future.result() for future in futures]
+        self._compiled |= new
         return [shares[i % number][i // number] for i in range(len(batches))]
 
     def sum_gradients(self) -> None:

@@ -8,14 +8,15 @@ less two margins. Few candidates pass that, and only they are computed in float6
 from __future__ import annotations
 
 import ctypes
+import functools
 import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from synboot.core.errors import BadInput
-from synboot.core.native import load, no_native
+from synboot.core.errors import BadInput, SynbootError
+from synboot.core.native import load
 from synboot.pairs.neighbours.index import Neighbours, sum_by_halves
 
 _SOURCE = Path(__file__).with_name("similarities.c")
@@ -152,10 +153,10 @@ class Pool:
         """The k nearest of what came, by exact similarity."""
         self._merge()
         documents = torch.full_like(self._best, -1, dtype=torch.int64)
-        similarities = torch.full_like(self._best, -torch.inf)
+        values = torch.full_like(self._best, -torch.inf)
         rows, found, exact, place = self._ranked(*self._joined())
-        documents[rows, place], similarities[rows, place] = self._names[found], exact
-        return Neighbours(documents.cpu().numpy(), similarities.cpu().numpy())
+        documents[rows, place], values[rows, place] = self._names[found], exact
+        return Neighbours(documents.cpu().numpy(), values.cpu().numpy())
 
     def _settle_still(self, still: torch.Tensor) -> None:
         """All products are 0: the first documents, and nothing else is let in."""
@@ -213,15 +214,16 @@ def similarities(
     vectors: torch.Tensor, queries: torch.Tensor, documents: torch.Tensor
 ) -> torch.Tensor:
     """Those of pairs of rows of `vectors`, float32 [documents, dimensions], as `Neighbours` has
-    them, float32: in C on a CPU with a compiler, the same to the bit elsewhere."""
-    exact = torch.empty(len(queries), device=vectors.device)
-    on_cpu = vectors.device.type == "cpu"
-    if on_cpu and vectors.is_contiguous() and no_native() is None:
-        width, count = vectors.shape[1], len(queries)
-        sums = torch.empty(width, dtype=torch.float64)
-        named = queries.contiguous(), documents.contiguous()
+    them, float32: in C on a CPU with a compiler, the same to the bit elsewhere. The C has one
+    thread, like the stages that call it."""
+    exact = torch.empty(len(queries), dtype=torch.float32, device=vectors.device)
+    on_cpu, (_, width) = vectors.device.type == "cpu", vectors.shape
+    in_place = vectors.dtype == torch.float32 and vectors.is_contiguous()
+    if on_cpu and in_place and width and (library := _library()) is not None:
+        sums = torch.empty(width, dtype=torch.float64, device="cpu")
+        named = queries.long().contiguous(), documents.long().contiguous()
         pointers = [ctypes.c_void_p(one.data_ptr()) for one in (vectors, *named, sums, exact)]
-        load(_SOURCE).similarities(*pointers, ctypes.c_int64(width), ctypes.c_int64(count))
+        library.similarities(*pointers, ctypes.c_int64(width), ctypes.c_int64(len(queries)))
         return exact
     chunk = _CHUNK if on_cpu else _LARGE_CHUNK
     for start in range(0, len(queries), chunk):
@@ -230,6 +232,14 @@ def similarities(
         products *= vectors.index_select(0, documents[part])
         exact[part] = sum_by_halves(products).float()
     return exact
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    try:
+        return load(_SOURCE)
+    except SynbootError:  # nothing is lost but time
+        return None
 
 
 def _largest(values: torch.Tensor, k: int) -> torch.Tensor:

@@ -1,9 +1,10 @@
-/* Similarities to the bit of pool.py's: products of float32 in double, which are exact, summed by
-   halves, rounded to float32. */
+/* Similarities to the bit of pool.py's: products of float32 in double, summed by halves, rounded to
+   float32. Since those products are exact, it is no matter whether the compiler fuses them with
+   sums. */
 
 #include <stdint.h>
 
-/* `sums` has room for half of `width` rounded up. */
+/* `sums` has room for `width`. */
 void similarities(const float *vectors, const int64_t *queries, const int64_t *documents,
                   double *sums, float *out, int64_t width, int64_t count)
 {
