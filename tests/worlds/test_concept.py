@@ -240,6 +240,12 @@ def test_worlds_of_any_config_are_consistent(
         np.testing.assert_array_equal(world.document(text), document)
 
 
+def test_documents_may_all_be_empty() -> None:
+    world = ConceptWorld.draw(ConceptConfig(min_words=0, end_probability=0.25))
+    logs = world.log_probabilities([np.empty(0, dtype=np.int64)] * 3)
+    np.testing.assert_allclose(logs, np.log([[0.25]] * 3))
+
+
 def test_documents_at_once_do_not_change_a_number() -> None:
     world = ConceptWorld.draw(ConceptConfig(min_words=1, max_words=5))
     sample = world.sample(2_500, 0, "many")

@@ -60,11 +60,10 @@ def train(
 ) -> TrainState:
     """Train `model` in place on one pass over `rows`; resumes from `scratch` if it can.
 
-    Gradients of a batch are accumulated over forward passes of at most `micro_rows` rows, and
-    validation reads no more at once; on a CPU each of torch's threads takes passes of its own. With
-    `compiled_length`, the usual length of a row, the model's blocks are compiled for passes of that
-    shape; others run eagerly. The weights of lowest validation loss end up in
-    `scratch/best.safetensors`. Returns the final state.
+    Gradients are accumulated over forward passes of at most `micro_rows` rows, and validation reads
+    no more at once; on a CPU each of torch's threads takes passes of its own. With
+    `compiled_length`, the usual length of a row, blocks are compiled for passes of that shape. The
+    weights of lowest validation loss end up in `scratch/best.safetensors`. Returns the final state.
     Raises NotFinite at a loss or gradient that is not, with the step's number, SynbootError if the
     model cannot be compiled, and Incomplete after a checkpoint if `should_stop()` becomes true.
     """
@@ -83,8 +82,8 @@ def train(
         on_leaving.callback(optimizer.zero_grad)
         on_leaving.callback(model.eval)
         dropout = {replica: Dropout(replica, config.dropout) for replica in replicas.models}
-        for replica in replicas.models:
-            on_leaving.callback(dropout[replica].remove)
+        for masks in dropout.values():
+            on_leaving.callback(masks.remove)
         if compiled_shape is not None:
             kind = (precision, config.dropout)
             on_leaving.enter_context(compiled_blocks(replicas.models, compiled_shape, kind))

@@ -216,6 +216,8 @@ class ConceptWorld:
         lengths = np.array([len(document) for document in documents])
         padded = np.zeros((len(documents), found.shape[1] - 1), dtype=np.int64)
         padded[np.arange(padded.shape[1]) < lengths[:, None]] = self._joined(documents)
+        if not padded.size:  # no document has a word
+            return
         # [documents, tokens, concepts, styles]
         seen = self._log_words[padded].cumsum(1) + weights[:, None]
         mass = logsumexp(seen, axis=(2, 3))
