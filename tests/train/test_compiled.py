@@ -255,7 +255,7 @@ def test_torch_leaves_what_it_compiled_in_order(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.skipif(no_compiler() is not None, reason="no compiler")
 def test_replicas_compile_in_turn_so_that_time_changes_no_bit(tmp_path: Path) -> None:
     """While one thread compiles, code in another takes itself for compiled: transformers masks
-    otherwise. Without turns three of four such runs differed, in bits or in graphs."""
+    otherwise. Without turns 20 such runs gave three different weights."""
     counts = torch._dynamo.utils.counters["stats"]
     graphs: list[int] = []
     torch.set_num_threads(2)
