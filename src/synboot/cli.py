@@ -343,8 +343,8 @@ def report(
     source: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN | ARM=SCORES...",
-            help="A run's directory, or arms and what evaluate wrote.",
+            metavar="RUN... | ARM=SCORES...",
+            help="Directories of runs, of which the first has the page; or arms and their scores.",
             show_default=False,
         ),
     ],

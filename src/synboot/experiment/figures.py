@@ -207,7 +207,7 @@ def curves_figure(curves: Sequence[Mapping[str, Any]], width: int = WIDE) -> str
             style = {"color": PALETTE[arm_role(arm)], "va": "center"}
             write_label(axes, (last, place), short_name(arm), (8, 0), **style)
         axes.xaxis.set_major_locator(MaxNLocator(3 if width <= NARROW else 5))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
         axes.set_xlabel("trained tokens")
         axes.set_ylabel("validation loss, nats per token")
         axes.grid(axis="y", color=PALETTE["rule"], alpha=0.25, linewidth=0.8)
@@ -319,7 +319,7 @@ def similarity_figure(
             axes.set_ylim(floor)
         axes.set_xlabel("similarity (cosine)")
         axes.set_ylabel("pairs, log scale" if logarithmic else "pairs")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
 
     label = f"Similarity of {sum(every):,} candidate pairs, {sum(kept):,} kept"
@@ -336,7 +336,7 @@ def degree_figure(degree: Mapping[str, int], width: int = MEDIUM) -> str | None:
         axes.bar(list(counts), list(counts.values()), 0.8, color=PALETTE["sbp"])
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
         axes.set_xlim(-0.7, max(counts) + 0.7)
         axes.set_xlabel("kept pairs of a document")
         axes.set_ylabel("documents")
@@ -361,7 +361,7 @@ def _numbers(values: Iterable[Any]) -> list[float]:
     return [value for value in values if _number(value)]
 
 
-def _short(value: float) -> str:
+def short_number(value: float) -> str:
     """1,500,000 as `1.5M`."""
     for unit, name in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= unit:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -16,10 +16,12 @@ from synboot.experiment.figures import (
     draw_svg,
     scored_split,
     short_name,
+    short_number,
     spread,
     write_label,
 )
-from synboot.experiment.phrases import is_number, over_controls
+from synboot.experiment.phrases import governing, is_number, over_controls
+from synboot.experiment.sizes import advantages, by_size, unique_tokens
 
 _KINDS = (("documents", 5.0, 0.45), ("seeds", 1.5, 0.7), ("both", 3.0, 0.9))
 """Of an interval: over what, its width in points, its opacity."""
@@ -127,3 +129,56 @@ def efficiency_figure(result: Mapping[str, Any], width: int = WIDE) -> str | Non
 
     described = ", ".join(f"{run['multiple']:.3g} times {run[metric]:.4f}" for run in runs)
     return draw_svg("efficiency", f"Repetition of more text: {described}", width, height, draw)
+
+
+def sizes_figure(results: Sequence[Mapping[str, Any]], width: int = WIDE) -> str | None:
+    """SBP's gain over repetition and each control by unique tokens, with the interval that a claim
+    answers to; above the dotted line SBP is ahead. None with less than two sizes."""
+    sized = by_size(results)
+    if len(sized) < 2:
+        return None
+    rivals = list(dict.fromkeys(arm for result in sized for arm in advantages(result)))
+    height = max(320 if width <= NARROW else 380, 110 + 19 * len(rivals))
+
+    def draw(axes: Axes) -> None:
+        last: dict[str, float] = {}
+        for place, rival in enumerate(rivals):
+            colour = PALETTE[arm_role(rival)]
+            beside = 1.03 ** (place - (len(rivals) - 1) / 2)  # or their intervals hide each other
+            met = [result for result in sized if rival in advantages(result)]
+            tokens = [unique_tokens(result) * beside for result in met]
+            gains = [advantages(result)[rival] for result in met]
+            solid = arm_role(rival) not in map(arm_role, rivals[:place])
+            axes.plot(
+                tokens, [gain["gain"] for gain in gains], marker="o", color=colour, markersize=6,
+                linestyle="solid" if solid else (0, (5, 2)),
+            )  # fmt: skip
+            for x, bounds in zip(tokens, map(governing, gains), strict=True):
+                if is_number(bounds.get("low")) and is_number(bounds.get("high")):
+                    axes.plot(
+                        [x, x], [bounds["low"], bounds["high"]], color=colour, linewidth=4,
+                        alpha=0.45,
+                    )  # fmt: skip
+            last[rival] = gains[-1]["gain"]
+        axes.axhline(0, color=PALETTE["rule"], linewidth=1, dashes=(2, 3), zorder=0)
+        low, high = axes.get_ylim()
+        gap = 17 / (0.72 * height) * (high - low)
+        for rival, y in spread(last, gap, low, high).items():
+            colour, edge = PALETTE[arm_role(rival)], axes.get_yaxis_transform()
+            text = f"over {short_name(rival)}"
+            write_label(axes, (1, y), text, (8, 0), color=colour, va="center", xycoords=edge)
+        ticks = sorted({unique_tokens(result) for result in sized})
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [short_number(tick) for tick in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.margins(x=0.08)
+        axes.set_xlabel("unique tokens")
+        axes.set_ylabel("SBP's gain, test bits per byte")
+        axes.grid(axis="y", color=PALETTE["rule"], alpha=0.25, linewidth=0.8)
+
+    described = "; ".join(
+        f"{unique_tokens(result):,} tokens: "
+        + ", ".join(f"{short_name(a)} {g['gain']:+.4f}" for a, g in advantages(result).items())
+        for result in sized
+    )
+    return draw_svg("sizes", f"SBP's gain by unique tokens: {described}", width, height, draw)

@@ -29,6 +29,7 @@ from synboot.experiment.phrases import (
 )
 from synboot.experiment.quality_report import quality_section
 from synboot.experiment.report_statistics import statistics_section
+from synboot.experiment.sizes import sizes_section, variants_section
 from synboot.experiment.task_section import contamination_rows, task_rows
 
 SHOWN_CHARACTERS = 900  # of one text
@@ -50,13 +51,15 @@ class ReportData:
     `result` is `result.json`. `curves`: `arm`, `seed`, `points` of `step`, `tokens`, `train_loss`,
     `validation_loss`. `pairs`: `counts`, `similarity_edges`, `similarity_kept`, `similarity_all`,
     `degree`, `kept_samples`, `dropped_samples`. `synthetic`: `counts`, `samples`,
-    `dropped_samples`. Missing and None fields show as a dash.
+    `dropped_samples`. Missing and None fields show as a dash. `beside`: the `result.json` of other
+    runs, of other sizes or of variants on validation text.
     """
 
     result: dict[str, Any]
     curves: list[dict[str, Any]]
     pairs: dict[str, Any]
     synthetic: dict[str, Any]
+    beside: Sequence[Mapping[str, Any]] = ()
 
 
 def write_report(data: ReportData, path: Path) -> None:
@@ -113,6 +116,8 @@ def render(data: ReportData) -> str:
         contamination_rows=contamination_rows(result),
         figures=_figures(data),
         surely=statistics_section(result, signed=_signed, percent=_percent),
+        sizes=sizes_section([result, *data.beside], signed=_signed, percent=_percent),
+        trials=variants_section(data.beside, signed=_signed),
         totals=_ledger_totals(result),
         duplicates=sum(_numbers((result["corpus"].get("exact_duplicates") or {}).values())),
         bad_records=sum(_numbers((result["corpus"].get("bad") or {}).values())),
@@ -258,6 +263,7 @@ def _figures(data: ReportData) -> dict[str, dict[str, Markup]]:
             "curves": figures.curves_figure(data.curves, wide),
             "gains": figures_statistics.gains_figure(result, wide),
             "efficiency": figures_statistics.efficiency_figure(result, wide),
+            "sizes": figures_statistics.sizes_figure([result, *data.beside], wide),
             "flops": figures.flops_figure(_method_ledger(result), list(result["arms"]), wide),
             "similarity": figures.similarity_figure(edges, every, kept, medium) if edges else None,
             "degree": figures.degree_figure(pairs.get("degree") or {}, medium),

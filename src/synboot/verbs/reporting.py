@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ Files = str | Path | Sequence[str | Path]
 Source = str | Path | Sequence[str] | Mapping[str, Files]
 _LATER = ("quality", "embed for quality")
 """Stages that runs of before did not have, and that no other stage needs."""
+_BESIDE = ("recipe", "corpus", "unique", "model", "arms", "split")
+"""What a result must have to stand beside another one."""
 _OF_MODEL = ("trained_tokens", "mixture", "flops")
 
 
@@ -44,8 +47,9 @@ def report(
     """Write the page of a finished run (its directory, such as runs/demo), or of a comparison:
     `{arm: file of evaluate}`, several files an arm for several training seeds (or a list of
     `arm=file`). Arms are named as in a recipe: gains are over `repetition`, recovered needs `sbp`
-    and `oracle` too. `seed` (0) and `bootstrap_resamples` (10,000) are of a comparison; a run has
-    its own.
+    and `oracle` too. Runs after the first stand beside it: SBP's gains by size, and variants that
+    were compared on validation text. `seed` (0) and `bootstrap_resamples` (10,000) are of a
+    comparison; a run has its own.
 
     Counts: the result, as in result.json. Raises BadInput.
     """
@@ -53,10 +57,12 @@ def report(
     if path.exists() and not (path.is_file() and is_report(path)):
         raise BadInput(f"{path}: is there already and is no report of synboot; name another output")
     arms = _arms(source)
-    if isinstance(arms, Path):
+    if isinstance(arms, list):
         if seed is not None or bootstrap_resamples is not None:
             raise BadInput("seed, bootstrap_resamples: a run has its own; expected none")
-        data = _of_run(arms)
+        if len({run.resolve() for run in arms}) < len(arms):
+            raise BadInput("expected each run once")
+        data = replace(_of_run(arms[0]), beside=[_result_of(run) for run in arms[1:]])
     else:
         resamples = 10_000 if bootstrap_resamples is None else bootstrap_resamples
         data = _of_scores(arms, seed=seed or 0, num_resamples=resamples)
@@ -66,8 +72,8 @@ def report(
     return Outcome(path, digest(data.result), data.result, comparison_table(data.result))
 
 
-def _arms(source: Source) -> Path | Mapping[str, Files]:
-    """The directory of a run, or the files of each arm."""
+def _arms(source: Source) -> list[Path] | Mapping[str, Files]:
+    """The directories of runs, or the files of each arm."""
     if isinstance(source, Mapping) and source:
         return source
     words = [str(source)] if isinstance(source, (str, Path)) else [str(word) for word in source]
@@ -78,11 +84,25 @@ def _arms(source: Source) -> Path | Mapping[str, Files]:
             arms.setdefault(arm, []).append(file)
     if not words:
         raise BadInput("expected at least one arm and its scores")
-    if not arms and len(words) == 1:
-        return Path(words[0])
+    if not arms:
+        return [Path(word) for word in words]
     if sum(map(len, arms.values())) != len(words):
-        raise BadInput("expected the directory of one run, or ARM=SCORES for every arm")
+        raise BadInput("expected directories of runs, or ARM=SCORES for every arm")
     return arms
+
+
+def _result_of(directory: Path) -> dict[str, Any]:
+    """The result of a finished run, as it stands."""
+    try:
+        result = read_json(directory / "result.json")
+        missing = [name for name in _BESIDE if not result.get(name)]
+    except (OSError, ValueError, AttributeError) as error:
+        raise BadInput(
+            f"{directory}: expected the directory of a finished run with its result.json: {error}"
+        ) from None
+    if missing:
+        raise BadInput(f"{directory}/result.json: expected {', '.join(missing)}")
+    return dict(result)
 
 
 def _of_run(directory: Path) -> ReportData:
