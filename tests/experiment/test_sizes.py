@@ -118,7 +118,8 @@ def test_variants_are_shown_over_plain_sbp_with_their_settings() -> None:
     assert rows["sbp_top_p_1"]["settings"] == "synthesize.top_p 1"
     assert rows["sbp_top_p_1"]["over_sbp"] == "-0.25"
     assert rows["sbp_top_p_1"]["ends"] == "[-0.35, -0.15]"
-    assert rows["sbp"]["over_sbp"] == ""
+    assert rows["sbp"]["over_sbp"] == rows["oracle"]["over_sbp"] == ""
+    assert rows["repetition"]["over_sbp"] == "-0.30"
 
 
 def test_the_page_has_both_and_its_figures_are_valid() -> None:

@@ -128,10 +128,13 @@ def variants_section(results: Results, *, signed: Write) -> list[dict[str, Any]]
 
 def _variants(result: Mapping[str, Any], signed: Write) -> list[dict[str, str]]:
     settings = {row["arm"]: row["settings"] for row in variant_rows(result)}
-    over_sbp = (result.get("statistics") or {}).get("sbp_over") or {}
+    sbp_over = advantages(result) | {
+        arm: of["bits_per_byte"]
+        for arm, of in ((result.get("statistics") or {}).get("sbp_over") or {}).items()
+    }
     rows = []
     for arm, facts in result["arms"].items():
-        gain = _turned((over_sbp.get(arm) or {}).get("bits_per_byte") or {})
+        gain = _turned(sbp_over.get(arm) or {})
         rows.append(
             {
                 "arm": arm,
