@@ -62,7 +62,8 @@ def test_variants_add_stages_and_change_none(plain: dict[str, str]) -> None:
     added = set(more) - set(plain)
     shared = {name.split()[0] for name in added if "top_p_1" in name and "own" not in name}
     assert shared == {"synthesize", "pretrain", "evaluate"}  # pairs and tuning are those of sbp
-    assert {n for n in added if n.endswith(" scratch")} == {"tune scratch", "synthesize scratch"}
+    of_scratch = {"tune scratch", "seed use scratch", "synthesize scratch"}
+    assert {n for n in added if n.endswith(" scratch")} == of_scratch
     assert [n for n in added if n.endswith((" first", " heavy"))] == []  # no text of their own
     assert {"pairs alike", "random pairs alike_random"} <= added
     assert "embed alike" not in added

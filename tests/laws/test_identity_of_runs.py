@@ -9,11 +9,12 @@ import pytest
 
 ORDER = (
     "corpus", "tokenizer", "tokens", "embed", "neighbours", "pairs", "pretrain repetition, seed 0",
-    "tune", "synthesize", "quality", "pretrain sbp, seed 0", "pretrain oracle, seed 0",
+    "tune", "synthesize", "quality", "seed use", "pretrain sbp, seed 0", "pretrain oracle, seed 0",
     "evaluate repetition, seed 0", "evaluate sbp, seed 0", "evaluate oracle, seed 0",
 )  # fmt: skip
 AFTER_PAIRS = {
-    "pairs", "tune", "synthesize", "quality", "pretrain sbp, seed 0", "evaluate sbp, seed 0",
+    "pairs", "tune", "synthesize", "quality", "seed use", "pretrain sbp, seed 0",
+    "evaluate sbp, seed 0",
 }  # fmt: skip
 
 

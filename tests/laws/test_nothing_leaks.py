@@ -100,7 +100,8 @@ def test_ledger_has_every_stage(result: dict[str, Any]) -> None:
     assert {entry["label"] for entry in result["ledger"]} == set(result["stages"])
     costly = {entry["stage"] for entry in result["ledger"] if entry["flops"] > 0}
     assert costly == {
-        "embed", "neighbours", "pretrain", "tune", "synthesize", "quality", "evaluate",
+        "embed", "neighbours", "pretrain", "tune", "synthesize", "quality", "seed_use",
+        "evaluate",
     }  # fmt: skip
     for entry in result["ledger"]:
         assert ("validation_flops" in entry) == (entry["stage"] in ("pretrain", "tune"))

@@ -19,6 +19,7 @@ from synboot.experiment.quality_plan import plan_quality
 from synboot.experiment.recipe import STANDARD_INPUT, Recipe
 from synboot.experiment.stages.corpus import CorpusStage, TokenizerStage, TokensStage
 from synboot.experiment.stages.evaluation import EnsembleStage, EvaluateStage
+from synboot.experiment.stages.seed_use import SeedUseStage
 from synboot.experiment.stages.training import COST_OF, PretrainStage, loop_identity
 from synboot.experiment.task_plan import contamination_stage, items_stage, tasks_stage
 from synboot.model.architecture import shape_of
@@ -48,6 +49,8 @@ class Plan:
     """What writes the text of each arm with synthetic text (`ChainPlanner.chain`)."""
     quality: Stage | None = None
     """Of the synthetic text, if the run has any."""
+    seed_use: dict[str, Stage] = field(default_factory=dict)
+    """Of the synthesizer of each arm that has one, with the first seed."""
     pretrain: dict[Run, Stage] = field(default_factory=dict)
     evaluate: dict[Run, Stage] = field(default_factory=dict)
     ensembles: dict[str, Stage] = field(default_factory=dict)
@@ -127,6 +130,9 @@ def make_plan(
     if plan.bootstrap:
         # Of sbp with the first seed: other text is for the verb quality.
         plan.quality = plan_quality(plan, numerics.parts, runs / "answers", judge)
+    for (arm, seed), chain in plan.chains.items():
+        if seed == seeds[0] and "tune" in chain:
+            plan.seed_use[arm] = plan.add(_seed_use(plan, arm, chain, numerics))
     for arm in arm_names(recipe.experiment):
         for seed in seeds:
             planned = _pretrain(plan, arm, seed, numerics)
@@ -278,6 +284,20 @@ def _evaluate(plan: Plan, run: Run, pretrain: Stage, numerics: Numerics) -> Eval
         seed=plan.recipe.seed,
         numerics=numerics.scoring,
         label=f"evaluate {run[0]}, seed {run[1]}",
+    )
+
+
+def _seed_use(plan: Plan, arm: str, chain: Mapping[str, Stage], numerics: Numerics) -> SeedUseStage:
+    """On related pairs, whatever the synthesizer was tuned on."""
+    own = plan.recipe.of_arm(arm)
+    named = {name: chain[name] for name in ("pairs", "validation_pairs") if name in chain}
+    related = {name: stage.inputs.get(name, stage) for name, stage in named.items()}
+    return SeedUseStage(
+        {"model": own.model.model_dump(mode="json"), **own.tune.validation_setting()},
+        {**plan.corpus, **related, "tune": chain["tune"]},
+        seed=chain["tune"].seed,
+        numerics=numerics.scoring,
+        label="seed use" if arm == "sbp" else f"seed use {arm}",
     )
 
 

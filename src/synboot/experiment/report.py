@@ -29,6 +29,7 @@ from synboot.experiment.phrases import (
 )
 from synboot.experiment.quality_report import quality_section
 from synboot.experiment.report_statistics import statistics_section
+from synboot.experiment.seed_use import seed_use_line
 from synboot.experiment.sizes import sizes_section, variants_section
 from synboot.experiment.task_section import contamination_rows, task_rows
 
@@ -127,6 +128,7 @@ def render(data: ReportData) -> str:
         synthetic_counts=_counts(synthetic.get("counts")),
         synthetic_kept=_samples(synthetic, "samples"),
         synthetic_dropped=_dropped(_samples(synthetic, "dropped_samples")),
+        seed_use=seed_use_line(result, _signed),
         quality=quality_section(result),
         shown_characters=SHOWN_CHARACTERS,
         shown_samples=SHOWN_SAMPLES,

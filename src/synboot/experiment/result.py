@@ -17,6 +17,7 @@ from synboot.experiment.phrases import but_same_cost, which_bases
 from synboot.experiment.plan import Plan
 from synboot.experiment.recipe import Recipe
 from synboot.experiment.report import ReportData
+from synboot.experiment.seed_use import seed_use_caveat, seed_use_facts
 from synboot.experiment.stages.corpus import (
     heldout_documents,
     largest_oracle_multiple,
@@ -174,6 +175,11 @@ def _text_facts(plan: Plan, artifacts: Artifacts, arm: str) -> dict[str, Any]:
             "validation_pairs": tune["validation_pairs"],
             "crossing_pairs": tune["crossing_pairs"],
         }
+    if stage := plan.seed_use.get(arm):
+        resamples = plan.recipe.evaluate.bootstrap_resamples
+        facts["synthesizer"]["seed_use"] = seed_use_facts(
+            artifacts[stage.id], seed=plan.recipe.seed, num_resamples=resamples
+        )
     return facts
 
 
@@ -378,6 +384,7 @@ def _caveats(result: Mapping[str, Any]) -> list[str]:
             "than the base model, and the gain of SBP may be that of the model's own samples. The "
             "self-distillation control would tell."
         )
+    caveats += seed_use_caveat(result)
     if result["oracle"] is not None and result["arms"]["oracle"]["mixture"][0]["passes"] < 1:
         caveats.append("The oracle saw only a part of its text: the training budget is smaller.")
     return caveats

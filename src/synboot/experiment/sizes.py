@@ -21,6 +21,7 @@ from synboot.experiment.phrases import (
     variant_rows,
     verdict_of,
 )
+from synboot.experiment.seed_use import seed_use_of
 
 Results = Sequence[Mapping[str, Any]]
 """Values of `result.json`."""
@@ -67,6 +68,7 @@ def _row(
     over = advantages(result)
     share = (result.get("recovered") or {}).get("bits_per_byte") or {}
     known = is_number(share.get("value"))
+    saved = seed_use_of(result).get("saved") or {}
     return {
         "recipe": result["recipe"],
         "unique_tokens": unique_tokens(result),
@@ -84,6 +86,8 @@ def _row(
         ],
         "recovered": percent(share["value"]) if known else "",
         "recovered_ends": ends(governing(share), percent) if known else "",
+        "saved": signed(saved["gain"]) if is_number(saved.get("gain")) else "",
+        "saved_ends": ends(governing(saved), signed),
     }
 
 

@@ -14,6 +14,7 @@ from synboot.experiment.phrases import (
     times,
     times_ends,
 )
+from synboot.experiment.seed_use import seed_use_line
 from synboot.experiment.task_section import task_lines
 
 
@@ -87,6 +88,8 @@ def comparison_table(result: Mapping[str, Any]) -> str:
         )
     if standing := rivals(result):
         lines.append(standing)
+    if used := seed_use_line(result, "{:+.4f}".format):
+        lines.append(used)
     lines += ensemble_lines(result)
     return "\n".join([*lines, *task_lines(result)])
 

@@ -15,12 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch.nn import functional
 
 from synboot.core.verdict import Drop
-from synboot.data.batches import IGNORED
 from synboot.model.flops import Cost, forward_flops
+from synboot.synth.likelihood import nats_after
 
 NOT_BEST = "not_best"
 
@@ -52,26 +50,8 @@ class BestOf:
         best = int(np.argmax(scores))
         return [(s, None if i == best else Drop(NOT_BEST, s)) for i, s in enumerate(scores)]
 
-    @torch.inference_mode()
     def _nats(self, model: Any, before: np.ndarray, draws: Sequence[np.ndarray]) -> list[float]:
-        """Of all of each draw after `before`, in float32. One forward pass for the draws of a seed
-        document, so that a score depends on no other document."""
-        rows = [np.concatenate([before, draw]) for draw in draws]
-        shape = len(rows), max(map(len, rows)) - 1
-        inputs = np.zeros(shape, dtype=np.int64)
-        targets = np.full(shape, IGNORED, dtype=np.int64)
-        for i, row in enumerate(rows):
-            inputs[i, : len(row) - 1] = row[:-1]
-            targets[i, len(before) - 1 : len(row) - 1] = row[len(before) :]
-        ids = torch.from_numpy(inputs).to(model.device)
-        logits = model(input_ids=ids, use_cache=False).logits[..., : self.num_tokens]
-        losses = functional.cross_entropy(
-            logits.float().transpose(1, 2),
-            torch.from_numpy(targets).to(model.device),
-            ignore_index=IGNORED,
-            reduction="none",
-        )
-        return [float(nats) for nats in losses.double().sum(1).cpu()]
+        return nats_after(model, [before] * len(draws), draws, self.num_tokens)
 
 
 def scoring_flops(synthesizer: Cost, base: Cost, prompt_length: int, num_tokens: int) -> int:

@@ -29,8 +29,8 @@ from synboot.verbs.work import Outcome, output_path, read_stamp
 
 Files = str | Path | Sequence[str | Path]
 Source = str | Path | Sequence[str] | Mapping[str, Files]
-_LATER = ("quality", "embed for quality")
-"""Stages that runs of before did not have, and that no other stage needs."""
+_LATER = ("quality", "embed for quality", "seed use")
+"""How the labels of stages begin that runs of before did not have, and no other stage needs."""
 _BESIDE = ("recipe", "corpus", "unique", "model", "arms", "split")
 """What a result must have to stand beside another one."""
 _OF_MODEL = ("trained_tokens", "mixture", "flops")
@@ -119,7 +119,7 @@ def _of_run(directory: Path) -> ReportData:
     artifacts = {}
     for stage in plan.stages:
         artifact = Artifact.open(stage.directory(store))
-        if artifact is None and stage.label in _LATER:
+        if artifact is None and stage.label.startswith(_LATER):
             continue
         if artifact is None:
             raise BadInput(
@@ -128,6 +128,7 @@ def _of_run(directory: Path) -> ReportData:
         artifacts[stage.id] = artifact
     if plan.quality is not None and plan.quality.id not in artifacts:
         plan.quality = None
+    plan.seed_use = {arm: stage for arm, stage in plan.seed_use.items() if stage.id in artifacts}
     plan.stages[:] = [stage for stage in plan.stages if stage.id in artifacts]
     return build_report_data(plan, artifacts)
 

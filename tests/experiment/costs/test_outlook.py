@@ -91,7 +91,7 @@ def test_what_is_known_beforehand_equals_the_ledger(
     assert exact == 7
     assert found["text"]["counted"]
     assert found["text"]["unique_tokens"] == counted["tokens"]["counts"]["unique"]["tokens"]
-    assert found["to_do"]["stages"] == 12
+    assert found["to_do"]["stages"] == 13
     assert found["to_do"]["hours"] is None
     assert found["disk_bytes"] > 3 * 2 * 4 * found["parameters"]
 
@@ -101,7 +101,7 @@ def test_what_is_estimated_lies_within_the_factor(
     recipe: Recipe, counted: dict[str, Any], tokenised: Path
 ) -> None:
     found = by_label(outlook(recipe, tokenised, measure=False))
-    for label in ("tune", "synthesize", "embed"):
+    for label in ("tune", "synthesize", "embed", "seed use"):
         counts = counted[label]["counts"]
         assert found[label]["basis"] == "estimated"
         for name, of in (("flops", "flops"), ("validation_flops", "validation_flops")):

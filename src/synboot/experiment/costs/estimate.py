@@ -21,6 +21,7 @@ from synboot.eval.tasks import Form, read_items, subset
 from synboot.experiment.costs.text import Text
 from synboot.experiment.recipe import Recipe
 from synboot.experiment.stages.items import ItemsStage
+from synboot.experiment.stages.seed_use import MAX_PAIRS as MAX_SCORED_PAIRS
 from synboot.experiment.stages.training import COST_OF, VALIDATION_TOKENS
 from synboot.experiment.stages.validation_pairs import MAX_DOCUMENTS, MAX_PAIRS
 from synboot.model.architecture import shape_of
@@ -78,6 +79,7 @@ class Estimator:
             "neighbours": self._neighbours,
             "validation_pairs": self._validation_pairs,
             "tune": self._tune,
+            "seed_use": self._seed_use,
             "synthesize": self._synthesize,
             "pretrain": self._pretrain,
             "evaluate": self._evaluate,
@@ -177,6 +179,18 @@ class Estimator:
             round(3 * trained * once),
             round(looks * validated * once),
         )
+
+    def _seed_use(self, stage: Stage) -> Estimate:
+        if "validation_pairs" in stage.inputs:
+            scored = 2 * self.num_pairs(stage.inputs["validation_pairs"])
+        else:
+            kept = 2 * self.num_pairs(stage.inputs["pairs"])
+            scored = round(kept * stage.config["validation_fraction"])
+        pairs = min(max(scored, 1), MAX_SCORED_PAIRS)
+        before, whole = self._pair_lengths()
+        seconds = np.minimum(whole - before + 1, self._context // 2)
+        row = np.mean([forward_flops(self.cost, 0, int(n)) for n in before + seconds - 1])
+        return Estimate("estimated", round(pairs * float(seconds.mean())), round(2 * pairs * row))
 
     def _synthesize(self, stage: Stage) -> Estimate:
         need = stage.config["need_tokens"]

@@ -202,7 +202,7 @@ class TuneStage(_TrainingStage):
         """Write last/ and best/ (model directories) and history.json."""
         tokenizer = TextTokenizer.load(context.inputs["tokenizer"].path)
         on_text = "validation_pairs" in context.inputs
-        split = _all_pairs(context.inputs) if on_text else self._split(context.inputs)
+        split = pair_split(context.inputs, self.config.get("validation_fraction"), self.seed)
         tokens = context.inputs["tokens"]
         make: dict[str, Any] = {
             "context": self.config["model"]["context"],
@@ -235,24 +235,6 @@ class TuneStage(_TrainingStage):
             "crossing_pairs": 2 * split.num_crossing,
         }
 
-    def _split(self, inputs: Mapping[str, Artifact]) -> PairSplit:
-        """The pairs, some of them held out. Raises BadInput where they cannot be."""
-        number = _numbers(inputs)
-        file = inputs["pairs"].file("pairs.parquet")
-        kept = read_kept_pairs(file)
-        split = read_split(file, number) or split_pairs(
-            ((number[a], number[b]) for a, b in kept),
-            validation_fraction=self.config["validation_fraction"],
-            seed=self.seed,
-        )
-        if not split.training or not split.validation:
-            count = len({frozenset(pair) for pair in kept})
-            raise BadInput(
-                f"{count} pairs cannot be split into training and validation pairs without a "
-                "common document; expected more (field pairs.min_similarity: lower it)"
-            )
-        return split
-
     def _initial(self, context: Context, tokenizer: TextTokenizer) -> tuple[Any, str]:
         """The model to start from, and what it is."""
         if self.model_directory is not None:
@@ -265,13 +247,32 @@ class TuneStage(_TrainingStage):
         return load_model(base.file(rule)), f"base model, {rule} checkpoint (step {step})"
 
 
-def _all_pairs(inputs: Mapping[str, Artifact]) -> PairSplit:
-    """All pairs of the unique budget for training; those of the validation split, numbered as in
-    its own token store, for validation."""
+def pair_split(
+    inputs: Mapping[str, Artifact], validation_fraction: float | None, seed: int
+) -> PairSplit:
+    """The pairs that a synthesizer is tuned on, and those that its checkpoint is chosen on: of the
+    validation split, numbered as in its own token store, or held out of the pairs. Raises BadInput
+    where none can be held out."""
     number = _numbers(inputs)
-    kept = read_kept_pairs(inputs["pairs"].file("pairs.parquet"))
-    training = [(number[a], number[b]) for a, b in kept]
-    return PairSplit(training, read_validation_pairs(inputs), 0, frozenset())
+    file = inputs["pairs"].file("pairs.parquet")
+    kept = read_kept_pairs(file)
+    if "validation_pairs" in inputs:
+        training = [(number[a], number[b]) for a, b in kept]
+        return PairSplit(training, read_validation_pairs(inputs), 0, frozenset())
+    if validation_fraction is None:
+        raise AssertionError("tuning without validation")
+    split = read_split(file, number) or split_pairs(
+        ((number[a], number[b]) for a, b in kept),
+        validation_fraction=validation_fraction,
+        seed=seed,
+    )
+    if not split.training or not split.validation:
+        count = len({frozenset(pair) for pair in kept})
+        raise BadInput(
+            f"{count} pairs cannot be split into training and validation pairs without a "
+            "common document; expected more (field pairs.min_similarity: lower it)"
+        )
+    return split
 
 
 def _numbers(inputs: Mapping[str, Artifact]) -> dict[str, int]:
