@@ -19,7 +19,7 @@ from synboot.data.tokenizer import TextTokenizer
 from synboot.data.tokens import TokenStore
 from synboot.experiment.recipe import load_recipe
 from synboot.experiment.seed_use import seed_use_caveat, seed_use_line, seed_use_of
-from synboot.experiment.sizes import sizes_section
+from synboot.experiment.sizes import sizes_section, variants_section
 from synboot.experiment.stages.corpus import unique_documents
 from synboot.experiment.stages.seed_use import read_seed_use, with_others
 from synboot.experiment.stages.training import pair_split
@@ -150,6 +150,14 @@ def test_what_the_seed_document_saves_stands_in_the_line_and_by_size() -> None:
         ("+0.20", "[+0.10, +0.30]"),
         ("", ""),
     ]
+    first["split"] = "valid"
+    first["controls"] = {"oracle": {"synthesizer": {"seed_use": {"saved": {"gain": 0.4}}}}}
+    variants = variants_section([first], signed="{:+.2f}".format)[0]["rows"]
+    assert {row["arm"]: row["saved"] for row in variants} == {
+        "repetition": "",
+        "sbp": "+0.20",
+        "oracle": "+0.40",
+    }
 
 
 def test_nothing_scored_is_no_figure(tmp_path: Path) -> None:

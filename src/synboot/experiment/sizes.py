@@ -139,6 +139,7 @@ def _variants(result: Mapping[str, Any], signed: Write) -> list[dict[str, str]]:
     rows = []
     for arm, facts in result["arms"].items():
         gain = _turned(sbp_over.get(arm) or {})
+        saved = seed_use_of(result, arm).get("saved") or {}
         rows.append(
             {
                 "arm": arm,
@@ -147,6 +148,7 @@ def _variants(result: Mapping[str, Any], signed: Write) -> list[dict[str, str]]:
                 "bits_per_byte": f"{facts['test']['bits_per_byte']:.4f}",
                 "over_sbp": signed(gain["gain"]) if gain else "",
                 "ends": ends(gain, signed),
+                "saved": signed(saved["gain"]) if is_number(saved.get("gain")) else "",
             }
         )
     return rows
