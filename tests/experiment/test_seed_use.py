@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import runpy
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +19,20 @@ from hypothesis import strategies as st
 
 from synboot.data.tokenizer import TextTokenizer
 from synboot.data.tokens import TokenStore
+from synboot.experiment.plan import make_plan
 from synboot.experiment.recipe import load_recipe
 from synboot.experiment.seed_use import seed_use_caveat, seed_use_line, seed_use_of
 from synboot.experiment.sizes import sizes_section, variants_section
 from synboot.experiment.stages.corpus import unique_documents
-from synboot.experiment.stages.seed_use import read_seed_use, with_others
+from synboot.experiment.stages.seed_use import connect, read_seed_use, sample, with_others
 from synboot.experiment.stages.training import pair_split
 from synboot.model.architecture import load_model
+from synboot.pairs.find import read_kept_pairs
 from synboot.pipeline.stage import Artifact
 from synboot.synth.template import pair_row
 
 _sizes = runpy.run_path(str(Path(__file__).parent / "test_sizes.py"))
+ROOT = Path(__file__).parents[2]
 NUMBERS = st.integers(0, 11)
 
 
@@ -38,29 +43,81 @@ NUMBERS = st.integers(0, 11)
     st.integers(1, 3),
 )
 def test_the_other_document_is_a_first_one_that_is_not_related(
-    known: list[tuple[int, int]], groups: list[str | None], seed: int, share: int
+    related: list[tuple[int, int]], groups: list[str | None], seed: int, share: int
 ) -> None:
-    known = list(dict.fromkeys(known))
-    pairs = known[::share]
+    related = list(dict.fromkeys(related))
+    pairs = related[::share]
     of = dict(enumerate(groups))
-    triples = with_others(pairs, known, of, seed)
-    assert triples == with_others(pairs, known, of, seed)
-    together = {frozenset(pair) for pair in known}
-    firsts = {d1 for d1, _ in known}
-    found = {}
-    for d1, d2, other in triples:
-        found[d1, d2] = other
-        assert other in firsts - {d1, d2}
-        assert frozenset((other, d2)) not in together
-        assert of[other] is None or of[other] not in (of[d1], of[d2])
-    assert list(found) == [pair for pair in pairs if pair in found]
-    for d1, d2 in set(pairs) - set(found):
-        assert not [
+    triples = with_others(pairs, related, of, seed)
+    assert triples == with_others(pairs, related, of, seed)
+    together = {frozenset(pair) for pair in related}
+
+    def allowed(d1: int, d2: int, firsts: set[int]) -> set[int]:
+        return {
             d
             for d in firsts - {d1, d2}
             if frozenset((d, d2)) not in together
             and (of[d] is None or of[d] not in (of[d1], of[d2]))
-        ], "a pair is left out though there is another document"
+        }
+
+    found = {(d1, d2): other for d1, d2, other in triples}
+    assert list(found) == [pair for pair in pairs if pair in found]
+    for d1, d2 in pairs:
+        near = allowed(d1, d2, {first for first, _ in pairs})
+        far = allowed(d1, d2, {first for first, _ in related})
+        if near or far:
+            assert found[d1, d2] in (near or far)
+        else:
+            assert (d1, d2) not in found
+
+
+@given(
+    st.lists(st.tuples(NUMBERS, NUMBERS).filter(lambda p: p[0] != p[1]), max_size=20),
+    st.lists(st.sampled_from(["a", "b", None, None, None]), min_size=12, max_size=12),
+)
+def test_documents_that_pairs_or_groups_connect_are_one(
+    pairs: list[tuple[int, int]], groups: list[str | None]
+) -> None:
+    of = dict(enumerate(groups))
+    found = connect(pairs, of)
+    members = {number for pair in pairs for number in pair}
+    assert set(found) == members
+    reached = {number: {number} for number in members}
+    for _ in members:  # in so many rounds everything that is connected has met
+        for a, b in itertools.combinations(sorted(members), 2):
+            grouped = of[a] is not None and of[a] == of[b]
+            if grouped or (a, b) in pairs or (b, a) in pairs or reached[a] & reached[b]:
+                reached[a] = reached[b] = reached[a] | reached[b]
+    for a, b in itertools.combinations(sorted(members), 2):
+        assert (found[a] == found[b]) == (b in reached[a])
+
+
+def test_a_sample_is_some_of_the_pairs_in_their_order() -> None:
+    pairs = [(i, i + 1) for i in range(2000)]
+    some = sample(pairs, 3)
+    assert len(some) == 512
+    assert sorted(some) == some
+    assert set(some) <= set(pairs)
+    assert some == sample(pairs, 3) != sample(pairs, 4)
+    assert sample(pairs[:512], 3) == pairs[:512]
+
+
+def test_random_pairs_are_scored_on_related_ones() -> None:
+    settings = ["experiment.arms=[repetition, sbp, random_pairs]"]
+    recipe = load_recipe(ROOT / "recipes" / "demo.yaml", settings)
+    plan = make_plan(recipe, Path("nowhere"), "0" * 64)
+    sbp, control = plan.seed_use["sbp"].inputs, plan.seed_use["random_pairs"].inputs
+    assert sbp["tune"] is not control["tune"]
+    for name in ("pairs", "validation_pairs", "base"):
+        assert control[name] is sbp[name]
+    assert sbp["pairs"] is plan.chains["sbp", 0]["pairs"]
+    assert control["tune"] is plan.chains["random_pairs", 0]["tune"]
+    scratch = make_plan(
+        load_recipe(ROOT / "recipes" / "demo.yaml", [*settings, "tune.initial=scratch"]),
+        Path("nowhere"),
+        "0" * 64,
+    )
+    assert "base" not in scratch.seed_use["sbp"].inputs
 
 
 @pytest.fixture(scope="module")
@@ -83,18 +140,30 @@ def test_a_run_has_the_nats_of_the_same_tokens_after_both(
     inputs = {name: artifacts[name] for name in ("corpus", "tokenizer", "tokens", "pairs", "tune")}
     split = pair_split(inputs, recipe.tune.validation_fraction, artifacts["tune"].manifest["seed"])
     documents = unique_documents(inputs)
-    known = [*split.training, *split.validation]
-    groups = {n: documents.groups(n, n + 1)[0] for pair in known for n in pair}
-    triples = with_others(split.validation, known, groups, artifacts["tune"].manifest["seed"])
+    pairs = split.validation
+    number = {name: i for i, name in enumerate(documents.ids(0, len(documents)))}
+    kept = read_kept_pairs(artifacts["pairs"].file("pairs.parquet"))
+    related = [(number[a], number[b]) for a, b in kept]
+    assert set(pairs) < set(related)
+    groups = {n: documents.groups(n, n + 1)[0] for pair in related for n in pair}
+    triples = with_others(pairs, related, groups, artifacts["tune"].manifest["seed"])
     assert triples, "nothing was compared"
-    model = load_model(artifacts["tune"].file("best"))
+    models = {
+        "synthesizer": load_model(artifacts["tune"].file("best")),
+        "base": load_model(
+            artifacts["pretrain repetition, seed 0"].file(recipe.tune.initial_checkpoint)
+        ),
+    }
     tokenizer = TextTokenizer.load(artifacts["tokenizer"].path)
     store, context = TokenStore(artifacts["tokens"].file("train")), recipe.model.context
-    expected: dict[str, np.ndarray] = {}
+    expected: dict[str, dict[str, float]] = {}
     for d1, d2, other in triples:
-        sums = expected.setdefault(documents.ids(d2, d2 + 1)[0], np.zeros(3))
+        sums = expected.setdefault(documents.ids(d2, d2 + 1)[0], defaultdict(float))
         scored = min(len(store[d2]), context // 2)
-        for place, first in enumerate((d1, other)):
+        sums["num_tokens"] += scored
+        for (name, model), (side, first) in itertools.product(
+            models.items(), (("own_seed", d1), ("other_seed", other))
+        ):
             ends = (tokenizer.end_id, tokenizer.start_id)
             row, targets = pair_row(store[first][:-1], store[d2][:-1], context, *ends)
             at = np.flatnonzero(targets >= 0)[:scored]
@@ -102,20 +171,28 @@ def test_a_run_has_the_nats_of_the_same_tokens_after_both(
             with torch.no_grad():
                 logits = model(input_ids=torch.from_numpy(row)[None]).logits[0, at]
             chosen = torch.log_softmax(logits, -1).gather(1, torch.from_numpy(targets[at])[:, None])
-            sums[place] -= float(chosen.sum())
-        sums[2] += scored
+            sums[f"{name}_{side}"] -= float(chosen.sum())
     table = pq.read_table(artifacts["seed use"].file("seed_use.parquet")).to_pylist()
     assert {row["id"] for row in table} == set(expected)
     for row in table:
-        found = [row["own_seed"], row["other_seed"], row["num_tokens"]]
-        assert found == pytest.approx(expected[row["id"]], rel=1e-4)
+        for name, value in expected[row["id"]].items():
+            assert row[name] == pytest.approx(value, rel=1e-4), name
     facts = result["synthesizer"]["seed_use"]
-    own, other, tokens = np.sum(list(expected.values()), axis=0)
-    assert facts["pairs"] == len(triples)
+    total = {
+        name: sum(sums[name] for sums in expected.values()) for name in table[0] if "_" in name
+    }
+    tokens = total["num_tokens"]
+    assert (facts["pairs"], facts["pairs_without_another"]) == (
+        len(triples),
+        len(pairs) - len(triples),
+    )
     assert facts["tokens"] == tokens
-    assert facts["nats_own_seed"] == pytest.approx(own / tokens, rel=1e-4)
-    assert facts["saved"]["gain"] == pytest.approx((other - own) / tokens, abs=1e-4)
-    shown = f"saves the synthesizer {facts['saved']['gain']:+.4f}".replace("-", "\N{MINUS SIGN}")
+    for name, found in (("synthesizer", facts), ("base", facts["base"])):
+        own, other = total[f"{name}_own_seed"], total[f"{name}_other_seed"]
+        assert found["nats_own_seed"] == pytest.approx(own / tokens, rel=1e-4)
+        assert found["saved"]["gain"] == pytest.approx((other - own) / tokens, abs=1e-4)
+    shown = f"saves SBP's synthesizer {facts['saved']['gain']:+.4f}".replace("'", "&#39;")
+    shown = shown.replace("-", "\N{MINUS SIGN}")
     page = (finished_run / "small" / "report.html").read_text(encoding="utf-8")
     assert shown in page
 
@@ -123,16 +200,30 @@ def test_a_run_has_the_nats_of_the_same_tokens_after_both(
 def with_saved(gain: float, verdict: str, **bounds: float) -> dict[str, Any]:
     result: dict[str, Any] = copy.deepcopy(_sizes["size"](1000, {"repetition": 0.3}))
     saved = {"gain": gain, "verdict": verdict, **bounds}
-    result["synthesizer"]["seed_use"] = {"documents": 20, "saved": saved}
+    facts = {"pairs": 40, "documents": 20, "saved": saved, "base": {"saved": {"gain": 0.004}}}
+    result["synthesizer"]["seed_use"] = facts
     return result
 
 
-def test_a_synthesizer_that_does_not_read_its_seed_is_named() -> None:
+def test_a_caveat_says_no_more_than_is_known() -> None:
     assert seed_use_caveat(with_saved(0.2, "better", low=0.1, high=0.3)) == []
-    for verdict in ("unclear", "worse"):
-        said = seed_use_caveat(with_saved(-0.01, verdict, low=-0.1, high=0.1))
-        assert len(said) == 1
-        assert "(-0.0100 nats a token)" in said[0]
+    (wide,) = seed_use_caveat(with_saved(0.01, "unclear", low=-0.1, high=0.12))
+    assert "not clear that the synthesizer uses" in wide
+    assert "+0.0100 [-0.1000, +0.1200]" in wide
+    assert "self-distillation" not in wide
+    (narrow,) = seed_use_caveat(with_saved(0.003, "unclear", low=-0.001, high=0.007))
+    assert "little else than self-distillation" in narrow
+    (refused,) = seed_use_caveat(with_saved(0.3, "unclear"))
+    assert "Too few independent documents" in refused
+    assert "not clear" not in refused
+    held_out = with_saved(0.003, "unclear", low=-0.001, high=0.007)
+    held_out["synthesizer"]["validated_on"] = "held_out_pairs"
+    (known,) = seed_use_caveat(held_out)
+    assert "knows from pretraining" in known
+    assert "self-distillation" not in known
+
+
+def test_a_run_without_the_figure_says_nothing() -> None:
     without = _sizes["size"](1000, {"repetition": 0.3})
     assert seed_use_caveat(without) == []
     assert seed_use_line(without, str) == ""
@@ -141,8 +232,10 @@ def test_a_synthesizer_that_does_not_read_its_seed_is_named() -> None:
 
 def test_what_the_seed_document_saves_stands_in_the_line_and_by_size() -> None:
     first = with_saved(0.2, "better", low=0.1, high=0.3)
-    assert "saves the synthesizer +0.20 [+0.10, +0.30] nats" in seed_use_line(
-        first, "{:+.2f}".format
+    assert seed_use_line(first, "{:+.3f}".format) == (
+        "Its seed document, in place of another one, saves SBP's synthesizer +0.200 "
+        "[+0.100, +0.300], the base model +0.004 nats a token of a related document "
+        "(40 pairs of 20 documents)."
     )
     second = _sizes["size"](9000, {"repetition": 0.3})
     rows = sizes_section([first, second], signed="{:+.2f}".format, percent=str)["rows"]
@@ -168,8 +261,8 @@ def test_nothing_scored_is_no_figure(tmp_path: Path) -> None:
         "id": pa.array([], pa.string()),
         "group": pa.array([], pa.string()),
         "num_tokens": pa.array([], pa.int64()),
-        "own_seed": pa.array([], pa.float64()),
-        "other_seed": pa.array([], pa.float64()),
+        "synthesizer_own_seed": pa.array([], pa.float64()),
+        "synthesizer_other_seed": pa.array([], pa.float64()),
     }
     pq.write_table(pa.table(empty), tmp_path / "seed_use.parquet")
     assert read_seed_use(Artifact(tmp_path, {})) is None

@@ -34,11 +34,13 @@ def gain(value: float, margin: float) -> dict[str, Any]:
     return {"bits_per_byte": {"gain": value, "low": value - margin, "high": value + margin}}
 
 
-def size(tokens: int, over: dict[str, float], margin: float = 0.1) -> dict[str, Any]:
+def size(
+    tokens: int, over: dict[str, float], margin: float = 0.1, seeds: int = 2
+) -> dict[str, Any]:
     """A run in which SBP gains `over[arm]`, certain to `margin`."""
-    result: dict[str, Any] = _page["sample_result"]()
+    result: dict[str, Any] = _page["sample_result"](seeds)
     result["recipe"], result["split"] = f"run-{tokens}", "test"
-    result["unique"]["requested_tokens"] = tokens
+    result["unique"]["tokens"] = tokens
     result["comparisons"]["sbp"] = gain(over["repetition"], margin)
     controls = {arm: value for arm, value in over.items() if arm != "repetition"}
     result["arms"] |= {arm: _page["arm"](2.3, [], 1) for arm in controls}
@@ -57,18 +59,32 @@ def standing(*gains: float) -> str:
 @pytest.mark.parametrize(
     ("gains", "said"),
     [
-        ((0.5, 0.2), "ahead of repetition at every size that was run."),
+        ((0.5, 0.2), "ahead of repetition in every run that was made."),
         ((0.05, 0.2, 0.3), "ahead of repetition from 2,000 unique tokens on."),
-        ((0.3, 0.05, 0.3), "ahead of repetition from 3,000 unique tokens on."),
-        ((0.3, 0.05), "at smaller sizes, not at the largest; its gain by size falls: +0.30, +0.05"),
-        ((-0.3, 0.0, 0.05), "at no size; its gain by size rises: -0.30, +0.00, +0.05"),
-        ((0.05, -0.3, 0.05), "at no size; its gain by size has no one direction"),
+        (
+            (0.3, 0.05, 0.3),
+            "ahead of repetition in the largest run, of 3,000 unique tokens, alone.",
+        ),
+        (
+            (0.3, 0.05),
+            "in smaller runs, not in the largest: at 1,000 unique tokens ahead, +0.30 "
+            "[+0.20, +0.40]; at 2,000 unique tokens not clearly ahead, +0.05 [-0.05, +0.15]. "
+            "The gain itself, without its interval, falls with size.",
+        ),
+        (
+            (-0.3, 0.0, 0.05),
+            "in no run: at 1,000 unique tokens behind, -0.30 [-0.40, -0.20]; at 2,000 unique "
+            "tokens not clearly ahead, +0.00 [-0.10, +0.10]; at 3,000 unique tokens not clearly "
+            "ahead, +0.05 [-0.05, +0.15]. The gain itself, without its interval, rises with size.",
+        ),
+        ((0.05, -0.3, 0.05), "at 3,000 unique tokens not clearly ahead, +0.05 [-0.05, +0.15]."),
     ],
 )
-def test_ahead_from_a_size_on_means_at_every_larger_one(
+def test_ahead_from_a_size_on_means_in_every_larger_run(
     gains: tuple[float, ...], said: str
 ) -> None:
     assert said in standing(*gains)
+    assert standing(*gains).endswith(said[-9:])
 
 
 @given(st.lists(st.sampled_from([-0.3, 0.05, 0.3]), min_size=2, max_size=6))
@@ -76,11 +92,36 @@ def test_no_size_is_claimed_beyond_one_that_is_not_clear(gains: list[float]) -> 
     sentence = standing(*gains)
     clear = list(itertools.takewhile(lambda value: value > 0.1, reversed(gains)))
     if len(clear) == len(gains):
-        assert "at every size" in sentence
-    elif clear:
+        assert "in every run that was made" in sentence
+    elif len(clear) > 1:
         assert f"from {1000 * (len(gains) - len(clear) + 1):,} unique tokens on" in sentence
+    elif clear:
+        assert f"of {1000 * len(gains):,} unique tokens, alone" in sentence
     else:
-        assert "ahead of repetition at no size" in sentence or "not at the largest" in sentence
+        assert "ahead of repetition in no run" in sentence or "not in the largest" in sentence
+
+
+def said_of(runs: list[dict[str, Any]], place: int = 0) -> str:
+    return str(sizes_section(runs, signed=signed, percent=signed)["standing"][place])
+
+
+def test_a_budget_counts_as_ahead_only_if_all_of_its_runs_are() -> None:
+    """Models of several sizes on the same text."""
+    small, large = size(5000, {"repetition": -0.3}), size(5000, {"repetition": 0.3})
+    large["model"]["parameters"] *= 10
+    sentence = said_of([large, small])
+    assert "in no run: at 5,000 unique tokens and 590,944 parameters behind" in sentence
+    assert "and 5,909,440 parameters ahead, +0.30" in sentence
+    assert sizes_figure([large, small]) is not None
+    more = said_of([large, small, size(9000, {"repetition": 0.3})])
+    assert "in the largest run, of 9,000 unique tokens, alone" in more
+
+
+def test_what_some_runs_lack_or_have_on_one_seed_is_said() -> None:
+    runs = [size(1000, {"repetition": 0.3}), size(9000, {"repetition": 0.3, "random_pairs": 0.3})]
+    assert said_of(runs, 1) == "SBP is ahead of random pairs in every run that has it (1 of 2)."
+    runs[1] = size(9000, {"repetition": 0.3}, seeds=1)
+    assert said_of(runs) == "SBP is ahead of repetition in every run that was made (on one seed)."
 
 
 def test_sizes_stand_in_their_order_and_controls_that_a_size_lacks_are_left_out_there() -> None:
@@ -88,10 +129,13 @@ def test_sizes_stand_in_their_order_and_controls_that_a_size_lacks_are_left_out_
     small = size(1000, {"repetition": 0.3})
     section = sizes_section([large, small], signed=signed, percent=signed)
     assert [row["unique_tokens"] for row in section["rows"]] == [1000, 9000]
-    assert section["rivals"] == ["repetition", "random_pairs"]
-    assert section["rows"][0]["over"][1] == {}
-    assert section["rows"][1]["over"][1]["verdict"] == "worse"
-    assert section["rows"][1]["over"][0]["ends"] == "[+0.30, +0.50]"
+    shown = [(row["over"], row["unique_tokens"], row["verdict"]) for row in section["rivals"]]
+    assert shown == [
+        ("repetition", 1000, "better"),
+        ("repetition", 9000, "better"),
+        ("random_pairs", 9000, "worse"),
+    ]
+    assert section["rivals"][1]["ends"] == "[+0.30, +0.50]"
     assert section["same_test"]
     large["corpus"]["bytes"]["test"] += 1
     assert not sizes_section([large, small], signed=signed, percent=signed)["same_test"]
@@ -102,7 +146,10 @@ def test_one_size_or_a_run_on_validation_text_has_no_curve() -> None:
     other["split"] = "valid"
     without = copy.deepcopy(one)
     del without["comparisons"]["sbp"]
-    assert by_size([other, one, without]) == [one]
+    compared = copy.deepcopy(one)  # models that were trained one by one
+    del compared["unique"], compared["model"]
+    assert by_size([other, one, without, compared]) == [one]
+    assert sizes_section([compared], signed=signed, percent=signed) == {}
     assert sizes_section([one, other], signed=signed, percent=signed) == {}
     assert sizes_figure([one, other]) is None
     assert "From which size on" not in _statistics["text_of"](one)
@@ -133,9 +180,9 @@ def test_the_page_has_both_and_its_figures_are_valid() -> None:
     text = " ".join(page.text.split())
     for shown in (
         "From which size on",
-        "SBP is ahead of repetition at every size that was run.",
-        "SBP is ahead of random pairs from 9,000 unique tokens on.",
-        "SBP is ahead of same-cost repetition at no size",
+        "SBP is ahead of repetition in every run that was made.",
+        "SBP is ahead of random pairs in the largest run, of 9,000 unique tokens, alone.",
+        "SBP is ahead of same-cost repetition in no run",
         "Variants on validation text",
         "run-2000",
         "Gain over SBP",
@@ -154,7 +201,7 @@ def test_the_verb_puts_runs_beside_the_first(finished_run: Path, tmp_path: Path)
     other.mkdir()
     result = json.loads((finished_run / "small" / "result.json").read_text())
     result["recipe"] = "another"
-    result["unique"]["requested_tokens"] *= 10
+    result["unique"]["tokens"] *= 10
     (other / "result.json").write_text(json.dumps(result))
     page = tmp_path / "page.html"
     alone = synboot.report(finished_run / "small", page)
@@ -163,14 +210,23 @@ def test_the_verb_puts_runs_beside_the_first(finished_run: Path, tmp_path: Path)
         synboot.report([finished_run / "small", other], page)
     made = synboot.report([finished_run / "small", other], page, overwrite=True)
     assert made.counts == alone.counts, "the first run has the page"
+    assert "unique tokens, alone" not in alone.text
+    assert made.text.startswith(alone.text + "\nSBP is ")
     assert "From which size on" in page.read_text()
     assert "another" in page.read_text()
 
-    (other / "result.json").write_text('{"recipe": "another"}')
+    for break_it, said in (
+        ("[]", "field corpus.documents.test: expected a number, got None"),
+        (json.dumps(result | {"unique": {}}), "field unique.tokens: expected a number"),
+        (json.dumps(result | {"arms": {}}), "field arms.repetition.test.bits_per_byte"),
+        (json.dumps(result | {"comparisons": {}}), "compares sbp with repetition"),
+    ):
+        (other / "result.json").write_text(break_it)
+        with pytest.raises(BadInput, match=said):
+            synboot.report([finished_run / "small", other], tmp_path / "never.html")
     for source, said in (
         ([finished_run / "small", finished_run / "small"], "each run once"),
         ([finished_run / "small", tmp_path], "a finished run with its result.json"),
-        ([finished_run / "small", other], "other/result.json: expected corpus, unique"),
         ([f"{finished_run / 'small'}", "sbp=scores.parquet"], "directories of runs, or ARM="),
     ):
         with pytest.raises(BadInput, match=said):

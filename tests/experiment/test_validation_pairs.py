@@ -26,6 +26,7 @@ from synboot.experiment.plan import Plan, make_plan
 from synboot.experiment.recipe import TuneConfig, load_recipe
 from synboot.experiment.run import run_recipe
 from synboot.experiment.stages import validation_pairs
+from synboot.experiment.stages.corpus import heldout_documents
 from synboot.experiment.stages.process import own_threads
 from synboot.experiment.stages.validation_pairs import read_validation_pairs
 from synboot.model.architecture import load_model
@@ -39,6 +40,9 @@ ON_TEXT = "tune.validate_on=validation_text"
 ROOT = Path(__file__).parents[2]
 KILLER = ROOT / "tests" / "faults" / "kill_at.py"
 CONTENT = "0" * 64
+
+
+_VALIDATED = ("corpus", "validation_pairs")
 
 
 def plan_of(runs: Path, *settings: str) -> Plan:
@@ -191,7 +195,8 @@ def test_they_stand_beside_the_pairs_whoever_needs_them() -> None:
         assert found.index("validation pairs") < found.index("pretrain repetition, seed 0")
     of_variant = [label for label in labels(settings[1]) if label not in plain]
     assert of_variant == [
-        "validation pairs", "tune a", "synthesize a", "pretrain a, seed 0", "evaluate a, seed 0",
+        "validation pairs", "tune a", "synthesize a", "seed use a", "pretrain a, seed 0",
+        "evaluate a, seed 0",
     ]  # fmt: skip
     arms = "experiment.arms=[repetition, sbp, random_pairs, real_context, self_distillation]"
     control = labels(arms, "experiment.overrides.random_pairs={tune.validate_on: validation_text}")
@@ -234,6 +239,26 @@ def test_the_checkpoint_is_the_best_on_validation_text(finished_run: Path) -> No
         ]
         names = ("initial_validation_loss", "best_validation_loss", "final_validation_loss")
         assert (losses == pytest.approx([tune[name] for name in names], rel=1e-4)) is same
+
+
+@pytest.mark.slow
+def test_seed_use_is_of_the_same_validation_documents(finished_run: Path) -> None:
+    plan = plan_of(finished_run)
+    of = made(finished_run, plan, "tune")
+    stage = plan.seed_use["sbp"]
+    runner = Runner(finished_run / "artifacts", 1, EventLog(None), QuietDisplay())
+    with own_threads():
+        used = runner.run([*plan.until("tune"), stage])[stage.id]
+    pairs = read_validation_pairs({name: of[name.replace("_", " ")] for name in _VALIDATED})
+    counts = used.counts
+    assert counts["pairs"] + counts["pairs_without_another"] == len(pairs) <= 512
+    documents = heldout_documents(of["corpus"], "valid")
+    rows = pq.read_table(used.file("seed_use.parquet")).to_pylist()
+    assert len(rows) == counts["documents"]
+    assert {row["id"] for row in rows} <= {documents.ids(d2, d2 + 1)[0] for _, d2 in pairs}
+    for row in rows:
+        assert row["base_own_seed"] > 0
+        assert row["synthesizer_own_seed"] != row["base_own_seed"]
 
 
 @pytest.mark.slow

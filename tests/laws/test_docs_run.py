@@ -68,7 +68,10 @@ def test_synboot_commands_of_the_docs_are_understood(synboot, small_corpus, tmp_
             assert synboot(words[0], "--help").returncode == 0, line
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
+RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_recipes_are_valid(path: Path) -> None:
     needs_path = read_recipe(path)["corpus"].get("world") is None
     recipe = load_recipe(path, ["corpus.path=somewhere"] if needs_path else [])

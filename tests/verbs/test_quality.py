@@ -324,17 +324,22 @@ def test_a_run_has_its_quality(finished_run: Path) -> None:
     assert "compression ratio" in page
 
 
-def test_a_run_of_before_has_a_report_without_quality(finished_run: Path, tmp_path: Path) -> None:
-    """One that was finished when there was no such stage."""
+def test_a_run_of_before_has_a_report_without_what_came_later(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    """One that was finished when there were no such stages."""
     runs = shutil.copytree(finished_run, tmp_path / "runs", symlinks=True)
     stages = json.loads((runs / "small" / "stages.json").read_text())
-    quality = next(stage for stage in stages if stage["name"] == "quality")
-    shutil.rmtree(runs / quality["directory"])
-    stages.remove(quality)
+    for name in ("quality", "seed_use"):
+        later = next(stage for stage in stages if stage["name"] == name)
+        shutil.rmtree(runs / later["directory"])
+        stages.remove(later)
     (runs / "small" / "stages.json").write_text(json.dumps(stages))
     result = dict(synboot.report(runs / "small", tmp_path / "page.html").counts)
     whole = json.loads((finished_run / "small" / "result.json").read_text())
     assert "quality" not in result
+    assert "seed_use" in whole["synthesizer"]
+    assert "seed_use" not in result["synthesizer"]
     assert result["arms"] == whole["arms"]
     assert "What the synthetic text is like" not in (tmp_path / "page.html").read_text()
 

@@ -186,7 +186,7 @@ def curves_figure(curves: Sequence[Mapping[str, Any]], width: int = WIDE) -> str
     low, high = min(late), max(late)
     pad = 0.06 * (high - low) or 0.05
     arms = list(dict.fromkeys(arm for arm, _, _ in lines))
-    dashes = _dashes(arms)
+    dashes = dashes_of(arms)
     height = max(300 if width <= NARROW else 360, 100 + 19 * len(arms))
 
     def draw(axes: Axes) -> None:
@@ -216,7 +216,7 @@ def curves_figure(curves: Sequence[Mapping[str, Any]], width: int = WIDE) -> str
     return draw_svg("curves", f"Validation loss: {described}", width, height, draw)
 
 
-def _dashes(arms: Sequence[str]) -> dict[str, Any]:
+def dashes_of(arms: Sequence[str]) -> dict[str, Any]:
     """Line styles that tell arms of one colour apart; the first of each is solid."""
     seen: dict[str, int] = {}
     found: dict[str, Any] = {}

@@ -13,6 +13,7 @@ from synboot.experiment.figures import (
     PALETTE,
     WIDE,
     arm_role,
+    dashes_of,
     draw_svg,
     scored_split,
     short_name,
@@ -21,7 +22,7 @@ from synboot.experiment.figures import (
     write_label,
 )
 from synboot.experiment.phrases import governing, is_number, over_controls
-from synboot.experiment.sizes import advantages, by_size, unique_tokens
+from synboot.experiment.sizes import advantages, by_size, rivals_of, unique_tokens
 
 _KINDS = (("documents", 5.0, 0.45), ("seeds", 1.5, 0.7), ("both", 3.0, 0.9))
 """Of an interval: over what, its width in points, its opacity."""
@@ -137,7 +138,8 @@ def sizes_figure(results: Sequence[Mapping[str, Any]], width: int = WIDE) -> str
     sized = by_size(results)
     if len(sized) < 2:
         return None
-    rivals = list(dict.fromkeys(arm for result in sized for arm in advantages(result)))
+    rivals = rivals_of(sized)
+    dashes = dashes_of(rivals)
     height = max(320 if width <= NARROW else 380, 110 + 19 * len(rivals))
 
     def draw(axes: Axes) -> None:
@@ -148,10 +150,11 @@ def sizes_figure(results: Sequence[Mapping[str, Any]], width: int = WIDE) -> str
             met = [result for result in sized if rival in advantages(result)]
             tokens = [unique_tokens(result) * beside for result in met]
             gains = [advantages(result)[rival] for result in met]
-            solid = arm_role(rival) not in map(arm_role, rivals[:place])
+            # Runs of one budget, such as of several models, are no line.
+            line = dashes[rival] if len(set(tokens)) == len(tokens) else "none"
             axes.plot(
                 tokens, [gain["gain"] for gain in gains], marker="o", color=colour, markersize=6,
-                linestyle="solid" if solid else (0, (5, 2)),
+                linestyle=line,
             )  # fmt: skip
             for x, bounds in zip(tokens, map(governing, gains), strict=True):
                 if is_number(bounds.get("low")) and is_number(bounds.get("high")):
@@ -169,7 +172,7 @@ def sizes_figure(results: Sequence[Mapping[str, Any]], width: int = WIDE) -> str
             write_label(axes, (1, y), text, (8, 0), color=colour, va="center", xycoords=edge)
         ticks = sorted({unique_tokens(result) for result in sized})
         axes.set_xscale("log")
-        axes.set_xticks(ticks, [short_number(tick) for tick in ticks])
+        axes.set_xticks(ticks, [short_number(float(f"{tick:.3g}")) for tick in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.margins(x=0.08)
         axes.set_xlabel("unique tokens")

@@ -289,13 +289,17 @@ def _evaluate(plan: Plan, run: Run, pretrain: Stage, numerics: Numerics) -> Eval
 
 def _seed_use(plan: Plan, arm: str, chain: Mapping[str, Stage], numerics: Numerics) -> SeedUseStage:
     """On related pairs, whatever the synthesizer was tuned on."""
-    own = plan.recipe.of_arm(arm)
+    own, tune = plan.recipe.of_arm(arm), chain["tune"]
     named = {name: chain[name] for name in ("pairs", "validation_pairs") if name in chain}
-    related = {name: stage.inputs.get(name, stage) for name, stage in named.items()}
+    inputs = {name: stage.inputs.get(name, stage) for name, stage in named.items()}
+    config = {"model": own.model.model_dump(mode="json"), **own.tune.validation_setting()}
+    if "base" in tune.inputs:
+        inputs["base"] = tune.inputs["base"]
+        config["base_checkpoint"] = own.tune.initial_checkpoint
     return SeedUseStage(
-        {"model": own.model.model_dump(mode="json"), **own.tune.validation_setting()},
-        {**plan.corpus, **related, "tune": chain["tune"]},
-        seed=chain["tune"].seed,
+        config,
+        {**plan.corpus, **inputs, "tune": tune},
+        seed=tune.seed,
         numerics=numerics.scoring,
         label="seed use" if arm == "sbp" else f"seed use {arm}",
     )

@@ -11,22 +11,29 @@ from synboot.experiment.stages.seed_use import OTHER, OWN, read_seed_use
 from synboot.experiment.statistics.losses import Losses
 from synboot.pipeline.stage import Artifact
 
+LITTLE_NATS = 0.02
+"""A token; who saves less writes nearly as if nothing had been given."""
+
 
 def seed_use_facts(artifact: Artifact, *, seed: int, num_resamples: int) -> dict[str, Any] | None:
     """Nats per token of d2 after its own d1 and after another document, and what the right one
-    saves, with its interval over documents (`findings.gain`). None where nothing was scored."""
+    saves, with its interval over documents (`findings.gain`), those that pairs or groups connect
+    as one; the same of the base model under `base`. None where nothing was scored."""
     scores = read_seed_use(artifact)
     if scores is None:
         return None
-    losses = Losses(scores, "nats_per_token", seed=seed, num_resamples=num_resamples)
-    return {
-        "pairs": artifact.counts["pairs"],
-        "documents": artifact.counts["documents"],
-        "tokens": artifact.counts["tokens"],
-        "nats_own_seed": losses.loss(OWN),
-        "nats_other_seed": losses.loss(OTHER),
-        "saved": gain(losses, OTHER, OWN),
-    }
+    found: dict[str, dict[str, Any]] = {}
+    for model, sides in scores.items():
+        losses = Losses(sides, "nats_per_token", seed=seed, num_resamples=num_resamples)
+        found[model] = {
+            "nats_own_seed": losses.loss(OWN),
+            "nats_other_seed": losses.loss(OTHER),
+            "saved": gain(losses, OTHER, OWN),
+        }
+    names = ("pairs", "pairs_without_another", "documents", "tokens")
+    counts = {name: artifact.counts[name] for name in names}
+    base = {"base": found["base"]} if "base" in found else {}
+    return {**counts, **found["synthesizer"], **base}
 
 
 def seed_use_of(result: Mapping[str, Any], arm: str = "sbp") -> Mapping[str, Any]:
@@ -35,27 +42,49 @@ def seed_use_of(result: Mapping[str, Any], arm: str = "sbp") -> Mapping[str, Any
     return (facts.get("synthesizer") or {}).get("seed_use") or {}
 
 
-def seed_use_line(result: Mapping[str, Any], write: Write, arm: str = "sbp") -> str:
-    """What the seed document saves the synthesizer, in one sentence; nothing where unknown."""
-    found = seed_use_of(result, arm)
-    saved = found.get("saved") or {}
+def saved_by_seed(result: Mapping[str, Any], write: Write, arm: str = "sbp") -> tuple[str, str]:
+    """(nats a token that the seed document saves, the interval); empty where they are unknown."""
+    saved = seed_use_of(result, arm).get("saved") or {}
     if not is_number(saved.get("gain")):
+        return "", ""
+    return write(saved["gain"]), ends(governing(saved), write)
+
+
+def seed_use_line(result: Mapping[str, Any], write: Write) -> str:
+    """What the seed document saves SBP's synthesizer, in one sentence; nothing where unknown."""
+    found, (saved, interval) = seed_use_of(result), saved_by_seed(result, write)
+    if not saved:
         return ""
-    interval = ends(governing(saved), write)
+    base = (found.get("base") or {}).get("saved") or {}
+    untuned = f", the base model {write(base['gain'])}" if is_number(base.get("gain")) else ""
     return (
-        f"Its seed document saves the synthesizer {write(saved['gain'])}"
-        f"{f' {interval}' if interval else ''} nats a token of a related document, over another "
-        f"document in its place ({found['documents']} documents)."
+        f"Its seed document, in place of another one, saves SBP's synthesizer {saved}"
+        f"{f' {interval}' if interval else ''}{untuned} nats a token of a related document "
+        f"({found['pairs']} pairs of {found['documents']} documents)."
     )
 
 
 def seed_use_caveat(result: Mapping[str, Any]) -> list[str]:
-    """Where SBP's synthesizer is not seen to read its seed document."""
+    """Where SBP's synthesizer is not seen to use its seed document, and how surely it does not."""
     saved = seed_use_of(result).get("saved") or {}
     if saved.get("verdict") in (None, "better"):
         return []
-    return [
-        "The synthesizer is not seen to use its seed document: a related document is no more "
-        f"likely after it than after another one ({saved['gain']:+.4f} nats a token). What it "
-        "writes is then little else than self-distillation, with which SBP should be compared."
-    ]
+    known = (
+        ""
+        if (result.get("synthesizer") or {}).get("validated_on") == "validation_text"
+        else ", of documents that the base model knows from pretraining"
+    )
+    bounds = governing(saved)
+    interval = ends(bounds, "{:+.4f}".format)
+    if not interval:
+        return [
+            "Too few independent documents tell whether the synthesizer uses its seed document: "
+            f"it saves {saved['gain']:+.4f} nats a token{known}, without an interval."
+        ]
+    said = (
+        "It is not clear that the synthesizer uses its seed document: it saves "
+        f"{saved['gain']:+.4f} {interval} nats a token{known}."
+    )
+    if bounds["high"] < LITTLE_NATS and not known:
+        said += " What it writes is then little else than self-distillation: compare with it."
+    return [said]

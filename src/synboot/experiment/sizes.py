@@ -1,17 +1,18 @@
 """Runs beside each other: SBP over its controls by size, and variants on validation text.
 
-A claim about size is made from the smallest size on from which SBP is ahead at every larger one
-that was run, and reaches no further than these.
+A claim about size is made from the smallest unique budget on from which SBP is ahead in every run
+of it and of all larger ones, and reaches no further than these runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 from synboot.experiment.arm_settings import REFERENCE
 from synboot.experiment.phrases import (
+    RIVAL_VERDICTS,
     Write,
     arm_label,
     ends,
@@ -21,21 +22,34 @@ from synboot.experiment.phrases import (
     variant_rows,
     verdict_of,
 )
-from synboot.experiment.seed_use import seed_use_of
+from synboot.experiment.seed_use import saved_by_seed
 
 Results = Sequence[Mapping[str, Any]]
 """Values of `result.json`."""
 
 
 def by_size(results: Results) -> list[Mapping[str, Any]]:
-    """The results that compare SBP with repetition on test text, smallest unique budget first."""
-    found = [r for r in results if r.get("split") != "valid" and advantages(r)]
-    return sorted(found, key=lambda r: (unique_tokens(r), r["model"]["parameters"]))
+    """The results of recipes that compare SBP with repetition on test text, smallest unique budget
+    first, smallest model first of equal ones."""
+    found = [
+        r for r in results if r.get("split") != "valid" and advantages(r) and is_number(_size(r)[0])
+    ]
+    return sorted(found, key=_size)
+
+
+def _size(result: Mapping[str, Any]) -> tuple[Any, Any]:
+    unique, model = result.get("unique") or {}, result.get("model") or {}
+    return unique.get("tokens"), model.get("parameters")
 
 
 def unique_tokens(result: Mapping[str, Any]) -> int:
-    """The unique budget that was asked for, in tokens."""
-    return int(result["unique"]["requested_tokens"])
+    """The unique budget, in tokens."""
+    return int(result["unique"]["tokens"])
+
+
+def rivals_of(results: Results) -> list[str]:
+    """Repetition and the controls that any of the results has."""
+    return list(dict.fromkeys(arm for result in results for arm in advantages(result)))
 
 
 def advantages(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -48,72 +62,109 @@ def advantages(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def sizes_section(results: Results, *, signed: Write, percent: Write) -> dict[str, Any]:
-    """The values of `sizes.html.jinja`: a row a size, and a sentence for each control; empty with
-    less than two sizes."""
+    """The values of `sizes.html.jinja`: rows by size and control, rows by size, a sentence for
+    each control; empty with less than two sizes."""
     sized = by_size(results)
     if len(sized) < 2:
         return {}
-    rivals = list(dict.fromkeys(arm for result in sized for arm in advantages(result)))
     return {
-        "rivals": rivals,
-        "rows": [_row(result, rivals, signed, percent) for result in sized],
-        "standing": [_standing(sized, rival, signed) for rival in rivals],
+        "rivals": [
+            {
+                **_row(result),
+                "over": rival,
+                "gain": signed(gain["gain"]),
+                "ends": ends(governing(gain), signed),
+                "verdict": verdict_of(gain),
+            }
+            for rival in rivals_of(sized)
+            for result in sized
+            if (gain := advantages(result).get(rival))
+        ],
+        "rows": [_facts(result, signed, percent) for result in sized],
+        "standing": [standing(sized, rival, signed) for rival in rivals_of(sized)],
         "same_test": len({_test_text(result) for result in sized}) == 1,
     }
 
 
-def _row(
-    result: Mapping[str, Any], rivals: Sequence[str], signed: Write, percent: Write
-) -> dict[str, Any]:
-    over = advantages(result)
-    share = (result.get("recovered") or {}).get("bits_per_byte") or {}
-    known = is_number(share.get("value"))
-    saved = seed_use_of(result).get("saved") or {}
+def standing_lines(results: Results) -> list[str]:
+    """The sentences of `sizes_section`, for a terminal."""
+    sized = by_size(results)
+    rivals = rivals_of(sized) if len(sized) > 1 else []
+    return [standing(sized, rival, "{:+.4f}".format) for rival in rivals]
+
+
+def _row(result: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "recipe": result["recipe"],
         "unique_tokens": unique_tokens(result),
         "parameters": result["model"]["parameters"],
-        "seeds": len(result["arms"]["sbp"]["seeds"]),
-        "over": [
-            {
-                "gain": signed(over[rival]["gain"]),
-                "ends": ends(governing(over[rival]), signed),
-                "verdict": verdict_of(over[rival]),
-            }
-            if rival in over
-            else {}
-            for rival in rivals
-        ],
-        "recovered": percent(share["value"]) if known else "",
-        "recovered_ends": ends(governing(share), percent) if known else "",
-        "saved": signed(saved["gain"]) if is_number(saved.get("gain")) else "",
-        "saved_ends": ends(governing(saved), signed),
+        "seeds": len(result["arms"]["sbp"].get("seeds") or {}),
     }
 
 
-def _standing(sized: Results, rival: str, signed: Write) -> str:
+def _facts(result: Mapping[str, Any], signed: Write, percent: Write) -> dict[str, Any]:
+    share = (result.get("recovered") or {}).get("bits_per_byte") or {}
+    known = is_number(share.get("value"))
+    saved, saved_ends = saved_by_seed(result, signed)
+    return {
+        **_row(result),
+        "training_tokens": result.get("training_tokens"),
+        "recovered": percent(share["value"]) if known else "",
+        "recovered_ends": ends(governing(share), percent) if known else "",
+        "saved": saved,
+        "saved_ends": saved_ends,
+    }
+
+
+def standing(sized: Results, rival: str, signed: Write) -> str:
     """From which size on SBP is ahead of a control, in one sentence."""
     met = [result for result in sized if rival in advantages(result)]
-    gains = [advantages(result)[rival] for result in met]
-    verdicts = [verdict_of(gain) for gain in gains]
-    name = arm_label(rival)
-    first = len(verdicts)
-    while first and verdicts[first - 1] == "better":
+    budgets = [list(runs) for _, runs in groupby(met, unique_tokens)]
+    ahead = [all(_verdict(run, rival) == "better" for run in runs) for runs in budgets]
+    first = len(ahead)
+    while first and ahead[first - 1]:
         first -= 1
-    if first < len(verdicts):
-        tokens = unique_tokens(met[first])
-        since = "at every size that was run" if not first else f"from {tokens:,} unique tokens on"
-        return f"SBP is ahead of {name} {since}."
-    where = "at smaller sizes, not at the largest" if "better" in verdicts else "at no size"
-    values = ", ".join(signed(gain["gain"]) for gain in gains)
-    return f"SBP is ahead of {name} {where}; its gain by size {_trend(gains)}: {values}."
+    if first == len(ahead):
+        return _not_at_the_largest(met, rival, any(ahead), signed)
+    carrying = [run for runs in budgets[first:] for run in runs]
+    one_seed = any(_row(run)["seeds"] < 2 for run in carrying)
+    where = f"from {unique_tokens(carrying[0]):,} unique tokens on"
+    if len(carrying) == len(met):
+        has_it = f"that has it ({len(met)} of {len(sized)})"
+        where = f"in every run {'that was made' if len(met) == len(sized) else has_it}"
+    elif len(carrying) == 1:
+        where = f"in the largest run, of {unique_tokens(carrying[0]):,} unique tokens, alone"
+    seeds = " (on one seed)" if one_seed else ""
+    return f"SBP is ahead of {arm_label(rival)} {where}{seeds}."
+
+
+def _verdict(run: Mapping[str, Any], rival: str) -> str:
+    return verdict_of(advantages(run)[rival])
+
+
+def _not_at_the_largest(met: Results, rival: str, somewhere: bool, signed: Write) -> str:
+    """Every run with its gain and what it allows, and where the gains go."""
+    gains = [advantages(run)[rival] for run in met]
+    where = "in smaller runs, not in the largest" if somewhere else "in no run"
+    several = len({unique_tokens(run) for run in met}) < len(met)
+    told = "; ".join(
+        f"at {unique_tokens(run):,} unique tokens"
+        + (f" and {run['model']['parameters']:,} parameters" if several else "")
+        + f" {RIVAL_VERDICTS[verdict_of(gain)].removesuffix(' of')}, {signed(gain['gain'])}"
+        + f" {ends(governing(gain), signed)}".rstrip()
+        for run, gain in zip(met, gains, strict=True)
+    )
+    trend = "" if several else _trend(gains)
+    return f"SBP is ahead of {arm_label(rival)} {where}: {told}.{trend}"
 
 
 def _trend(gains: Results) -> str:
     steps = [later["gain"] - before["gain"] for before, later in pairwise(gains)]
     if steps and all(step > 0 for step in steps):
-        return "rises"
-    return "falls" if steps and all(step < 0 for step in steps) else "has no one direction"
+        return " The gain itself, without its interval, rises with size."
+    if steps and all(step < 0 for step in steps):
+        return " The gain itself, without its interval, falls with size."
+    return ""
 
 
 def _test_text(result: Mapping[str, Any]) -> tuple[int, int]:
@@ -139,7 +190,7 @@ def _variants(result: Mapping[str, Any], signed: Write) -> list[dict[str, str]]:
     rows = []
     for arm, facts in result["arms"].items():
         gain = _turned(sbp_over.get(arm) or {})
-        saved = seed_use_of(result, arm).get("saved") or {}
+        saved, saved_ends = saved_by_seed(result, signed, arm)
         rows.append(
             {
                 "arm": arm,
@@ -148,7 +199,8 @@ def _variants(result: Mapping[str, Any], signed: Write) -> list[dict[str, str]]:
                 "bits_per_byte": f"{facts['test']['bits_per_byte']:.4f}",
                 "over_sbp": signed(gain["gain"]) if gain else "",
                 "ends": ends(gain, signed),
-                "saved": signed(saved["gain"]) if is_number(saved.get("gain")) else "",
+                "saved": saved,
+                "saved_ends": saved_ends,
             }
         )
     return rows

@@ -164,6 +164,16 @@ def read_kept_pairs(path: Path) -> list[tuple[str, str]]:
     return list(zip(table["d1"].to_pylist(), table["d2"].to_pylist(), strict=True))
 
 
+def read_related_pairs(path: Path, *reasons: str) -> list[tuple[str, str]]:
+    """The (d1, d2) ids of a pair file that were kept, or dropped for one of `reasons` alone."""
+    table = pq.read_table(path, columns=["d1", "d2", "verdict", "reason"]).to_pylist()
+    return [
+        (row["d1"], row["d2"])
+        for row in table
+        if row["verdict"] == "keep" or row["reason"] in reasons
+    ]
+
+
 def pair_statistics(pairs: JudgedPairs, num_documents: int) -> dict[str, Any]:
     """Similarity histograms (all candidates, kept), degree distribution, counts by reason."""
     everything = np.array([pair.similarity for pair in pairs.candidates] or [0.0])

@@ -15,11 +15,13 @@ from synboot.core.judgement import Judge
 from synboot.core.storage import digest, read_json
 from synboot.experiment.arm_scores import compare_scores
 from synboot.experiment.judges import FinishedJudge
+from synboot.experiment.phrases import is_number
 from synboot.experiment.plan import make_plan
 from synboot.experiment.recipe import Recipe
 from synboot.experiment.report import ReportData, is_report, render, write_report
 from synboot.experiment.result import build_report_data
 from synboot.experiment.run import RunPaths
+from synboot.experiment.sizes import advantages, standing_lines
 from synboot.experiment.stages.evaluation import read_scores
 from synboot.experiment.statistics.losses import MIN_RESAMPLES
 from synboot.experiment.statistics.scores import Scores
@@ -31,8 +33,11 @@ Files = str | Path | Sequence[str | Path]
 Source = str | Path | Sequence[str] | Mapping[str, Files]
 _LATER = ("quality", "embed for quality", "seed use")
 """How the labels of stages begin that runs of before did not have, and no other stage needs."""
-_BESIDE = ("recipe", "corpus", "unique", "model", "arms", "split")
-"""What a result must have to stand beside another one."""
+_BESIDE = (
+    *("corpus.documents.test", "corpus.bytes.test", "unique.tokens", "model.parameters"),
+    *("arms.repetition.test.bits_per_byte", "arms.sbp.test.bits_per_byte"),
+)
+"""Numbers that a result must have to stand beside another one."""
 _OF_MODEL = ("trained_tokens", "mixture", "flops")
 
 
@@ -62,14 +67,18 @@ def report(
             raise BadInput("seed, bootstrap_resamples: a run has its own; expected none")
         if len({run.resolve() for run in arms}) < len(arms):
             raise BadInput("expected each run once")
-        data = replace(_of_run(arms[0]), beside=[_result_of(run) for run in arms[1:]])
+        beside = [_result_of(run) for run in arms[1:]]
+        data = replace(_of_run(arms[0]), beside=beside)
+        if beside and not advantages(data.result):
+            raise BadInput(f"{arms[0]}: expected a run that compares sbp with repetition")
     else:
         resamples = 10_000 if bootstrap_resamples is None else bootstrap_resamples
         data = _of_scores(arms, seed=seed or 0, num_resamples=resamples)
     if path.exists() and path.read_bytes() != render(data).encode() and not overwrite:
         raise BadInput(f"{path}: is there already; name another output, or say --overwrite")
     write_report(data, path)
-    return Outcome(path, digest(data.result), data.result, comparison_table(data.result))
+    shown = [comparison_table(data.result), *standing_lines([data.result, *data.beside])]
+    return Outcome(path, digest(data.result), data.result, "\n".join(shown))
 
 
 def _arms(source: Source) -> list[Path] | Mapping[str, Files]:
@@ -92,16 +101,22 @@ def _arms(source: Source) -> list[Path] | Mapping[str, Files]:
 
 
 def _result_of(directory: Path) -> dict[str, Any]:
-    """The result of a finished run, as it stands."""
+    """The result of a finished run, as it stands, if it can stand beside another one."""
+    file = directory / "result.json"
     try:
-        result = read_json(directory / "result.json")
-        missing = [name for name in _BESIDE if not result.get(name)]
-    except (OSError, ValueError, AttributeError) as error:
+        result = read_json(file)
+    except (OSError, ValueError) as error:
         raise BadInput(
             f"{directory}: expected the directory of a finished run with its result.json: {error}"
         ) from None
-    if missing:
-        raise BadInput(f"{directory}/result.json: expected {', '.join(missing)}")
+    for name in _BESIDE:
+        value: Any = result
+        for key in name.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if not is_number(value):
+            raise BadInput(f"{file}: field {name}: expected a number, got {value!r}")
+    if not advantages(result):
+        raise BadInput(f"{file}: expected a run that compares sbp with repetition")
     return dict(result)
 
 

@@ -190,7 +190,9 @@ class Estimator:
         before, whole = self._pair_lengths()
         seconds = np.minimum(whole - before + 1, self._context // 2)
         row = np.mean([forward_flops(self.cost, 0, int(n)) for n in before + seconds - 1])
-        return Estimate("estimated", round(pairs * float(seconds.mean())), round(2 * pairs * row))
+        models = 2 if "base" in stage.inputs else 1
+        tokens = round(pairs * float(seconds.mean()))
+        return Estimate("estimated", tokens, round(2 * models * pairs * row))
 
     def _synthesize(self, stage: Stage) -> Estimate:
         need = stage.config["need_tokens"]

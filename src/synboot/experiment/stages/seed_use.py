@@ -1,14 +1,16 @@
 """seed_use: what a synthesizer takes from its seed document.
 
 The nats of a related document after its own d1 and after another document in d1's place, by the
-same synthesizer. Where both are alike it writes as if nothing had been given to it, whatever its
-loss, and its text is little else than self-distillation.
+same model: the synthesizer, and the base model that it was tuned from, which may use a document
+that stands before another one without any tuning. Where both are alike the synthesizer writes as
+if nothing had been given to it, whatever its loss, and its text is little else than
+self-distillation.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from synboot.core.rng import rng
 from synboot.data.documents import Documents
@@ -24,28 +28,36 @@ from synboot.data.tokens import TokenStore
 from synboot.experiment.stages.corpus import heldout_documents, unique_documents
 from synboot.experiment.stages.process import set_threads
 from synboot.experiment.stages.training import pair_split
-from synboot.experiment.stages.validation_pairs import SPLIT
+from synboot.experiment.stages.validation_pairs import LESS_SIMILAR, SPLIT
 from synboot.experiment.statistics.scores import Scores
 from synboot.model.architecture import load_model
 from synboot.model.flops import forward_flops, known_cost
+from synboot.pairs.find import read_related_pairs
 from synboot.pipeline.stage import Artifact, Context, Counts, Stage
 from synboot.synth.likelihood import nats_after
 from synboot.synth.template import prompt
 
 MAX_PAIRS = 512
 """Ordered; as many as tuning is validated on, or a sample."""
-_ROWS_AT_ONCE = 16
 OWN, OTHER = "own_seed", "other_seed"
+MODELS = ("synthesizer", "base")
+_MAX_ROWS = 16
+_LOGITS_AT_ONCE = 1 << 25
+
+Pair = tuple[int, int]
+Row = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Prompt of d1, prompt of the other document, the tokens of d2 that are scored."""
 
 
 class SeedUseStage(Stage):
     """Scores the d2 of the pairs that tuning was validated on, after d1 and after a document that
-    is not related to d2: drawn by key from the first documents of other pairs.
+    was not judged related to d2: drawn by key from the first documents of the other pairs.
 
     Both times the same tokens are scored: as many as fit behind the longest prompt, half of the
     context, with END where d2 ends within them. Inputs: `tune` (its best checkpoint is read),
-    `pairs` and perhaps `validation_pairs`, of related documents also where those that the
-    synthesizer was tuned on are not. The seed is that of tuning.
+    perhaps `base` (the checkpoint that the config names), `pairs` and perhaps `validation_pairs`,
+    of related documents also where those that the synthesizer was tuned on are not. The seed is
+    that of tuning.
     """
 
     name = "seed_use"
@@ -56,65 +68,57 @@ class SeedUseStage(Stage):
         set_threads(self.numerics["threads"])
 
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
-        """Write seed_use.parquet: id, group, num_tokens, own_seed and other_seed (nats), a row for
-        each d2, over all of its pairs."""
-        on_text = "validation_pairs" in context.inputs
-        fraction = self.config.get("validation_fraction")
-        split = pair_split(context.inputs, fraction, self.seed)
-        pairs = split.validation
-        # Training pairs are of the same documents only where some of them are held out.
-        known = pairs if on_text else [*split.training, *pairs]
-        if len(pairs) > MAX_PAIRS:
-            chosen = rng(self.seed, "seed use sample").permutation(len(pairs))[:MAX_PAIRS]
-            pairs = [pairs[place] for place in np.sort(chosen).tolist()]
+        """Write seed_use.parquet, a row for each d2, over all of its pairs: id, group (documents
+        that pairs or groups of the corpus connect), num_tokens, and nats by model and side, such
+        as synthesizer_own_seed."""
+        inputs = context.inputs
+        on_text = "validation_pairs" in inputs
         documents = (
-            heldout_documents(context.inputs["corpus"], SPLIT)
-            if on_text
-            else unique_documents(context.inputs)
+            heldout_documents(inputs["corpus"], SPLIT) if on_text else unique_documents(inputs)
         )
-        tokens = context.inputs["tokens"].file("valid" if on_text else "train")
-        triples = with_others(pairs, known, _groups(documents, known), self.seed)
-        rows = self._rows(context, triples, TokenStore(tokens))
-        model = load_model(context.inputs["tune"].file("best"))
-        model.to(torch.device(self.numerics["device"])).eval()
-        vocab_size = context.inputs["tokenizer"].counts["vocab_size"]
-        sums: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(3))
-        for first in range(0, len(rows), _ROWS_AT_ONCE):
-            context.advance(first, len(rows), "scoring")
-            some = rows[first : first + _ROWS_AT_ONCE]
-            texts = [text for _, _, text in some]
-            for place in (0, 1):
-                prompts = [row[place] for row in some]
-                nats = nats_after(model, prompts, texts, vocab_size)
-                for (_, d2, _), own in zip(triples[first:], nats, strict=False):
-                    sums[d2][place] += own
-            for (_, d2, _), text in zip(triples[first:], texts, strict=False):
-                sums[d2][2] += len(text)
+        split = pair_split(inputs, self.config.get("validation_fraction"), self.seed)
+        pairs = sample(split.validation, self.seed)
+        number = {name: i for i, name in enumerate(documents.ids(0, len(documents)))}
+        judged = inputs["validation_pairs" if on_text else "pairs"].file("pairs.parquet")
+        related = [(number[a], number[b]) for a, b in read_related_pairs(judged, LESS_SIMILAR)]
+        groups = _groups(documents, related)
+        triples = with_others(pairs, related, groups, self.seed)
+        rows = self._rows(context, triples, inputs["tokens"].file("valid" if on_text else "train"))
+        sums, flops = self._scored(context, triples, rows)
         scored = sorted(sums)
-        found = np.array([sums[d2] for d2 in scored]).reshape(-1, 3)
+        connected = connect(pairs, groups)
+        names = [
+            f"{model}_{side}" for model in MODELS if model in self._models for side in (OWN, OTHER)
+        ]
         table = {
             "id": [documents.ids(d2, d2 + 1)[0] for d2 in scored],
-            "group": pa.array([documents.groups(d2, d2 + 1)[0] for d2 in scored], pa.string()),
-            "num_tokens": found[:, 2].astype(np.int64),
-            OWN: found[:, 0],
-            OTHER: found[:, 1],
+            "group": [str(connected[d2]) for d2 in scored],
+            "num_tokens": np.array([sums[d2][0] for d2 in scored], dtype=np.int64),
+            **{
+                name: np.array([sums[d2][place] for d2 in scored], dtype=np.float64)
+                for place, name in enumerate(names, 1)
+            },
         }
         pq.write_table(pa.table(table), context.directory / "seed_use.parquet")
-        cost = known_cost(model)
-        lengths = [len(before) + len(text) - 1 for *both, text in rows for before in both]
         return {
             "pairs": len(triples),
+            "pairs_without_another": len(pairs) - len(triples),
             "documents": len(scored),
-            "tokens": int(found[:, 2].sum()),
-            "flops": cost and sum(forward_flops(cost, 0, length) for length in lengths),
+            "tokens": sum(len(text) for *_, text in rows),
+            "flops": flops,
         }
 
+    @property
+    def _models(self) -> dict[str, tuple[str, str]]:
+        """Input and checkpoint of each model that is scored."""
+        base = {"base": ("base", self.config["base_checkpoint"])} if "base" in self.inputs else {}
+        return {"synthesizer": ("tune", "best"), **base}
+
     def _rows(
-        self, context: Context, triples: Sequence[tuple[int, int, int]], store: TokenStore
-    ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """(prompt of d1, prompt of the other, the tokens of d2 that are scored) of each triple."""
+        self, context: Context, triples: Sequence[tuple[int, int, int]], tokens: Path
+    ) -> list[Row]:
         tokenizer = TextTokenizer.load(context.inputs["tokenizer"].path)
-        length = self.config["model"]["context"]
+        store, length = TokenStore(tokens), self.config["model"]["context"]
         ends = {"end_id": tokenizer.end_id, "start_id": tokenizer.start_id}
         return [
             (
@@ -125,44 +129,116 @@ class SeedUseStage(Stage):
             for d1, d2, other in triples
         ]
 
+    def _scored(
+        self, context: Context, triples: Sequence[tuple[int, int, int]], rows: Sequence[Row]
+    ) -> tuple[dict[int, list[float]], int | None]:
+        """(of each d2: tokens, then nats by model and side; FLOPs)."""
+        vocab_size = context.inputs["tokenizer"].counts["vocab_size"]
+        length = self.config["model"]["context"]
+        size = max(1, min(_MAX_ROWS, _LOGITS_AT_ONCE // (length * vocab_size)))
+        sums: dict[int, list[float]] = {}
+        for (_, d2, _), (*_, text) in zip(triples, rows, strict=True):
+            own = sums.setdefault(d2, [0.0] * (1 + 2 * len(self._models)))
+            own[0] += len(text)
+        total, flops = len(rows) * len(self._models), 0
+        for number, (source, checkpoint) in enumerate(self._models.values()):
+            model = load_model(context.inputs[source].file(checkpoint))
+            model.to(torch.device(self.numerics["device"])).eval()
+            for first in range(0, len(rows), size):
+                context.advance(number * len(rows) + first, total, "scoring")
+                some = rows[first : first + size]
+                for side in (0, 1):
+                    texts, prompts = [row[2] for row in some], [row[side] for row in some]
+                    nats = nats_after(model, prompts, texts, vocab_size)
+                    for (_, d2, _), one in zip(triples[first : first + size], nats, strict=True):
+                        sums[d2][1 + 2 * number + side] += one
+            cost = known_cost(model)
+            if cost is None:
+                return sums, None
+            flops += sum(
+                forward_flops(cost, 0, len(before) + len(text) - 1)
+                for *both, text in rows
+                for before in both
+            )
+        return sums, flops
 
-def _groups(documents: Documents, pairs: Sequence[tuple[int, int]]) -> dict[int, str | None]:
+
+def sample(pairs: Sequence[Pair], seed: int) -> list[Pair]:
+    """At most 512 of the pairs, chosen by key, in their order."""
+    if len(pairs) <= MAX_PAIRS:
+        return list(pairs)
+    chosen = rng(seed, "seed use sample").permutation(len(pairs))[:MAX_PAIRS]
+    return [pairs[place] for place in np.sort(chosen).tolist()]
+
+
+def _groups(documents: Documents, pairs: Sequence[Pair]) -> dict[int, str | None]:
     numbers = {number for pair in pairs for number in pair}
     return {number: documents.groups(number, number + 1)[0] for number in numbers}
 
 
 def with_others(
-    pairs: Sequence[tuple[int, int]],
-    known: Sequence[tuple[int, int]],
-    groups: dict[int, str | None],
-    seed: int,
+    pairs: Sequence[Pair], related: Sequence[Pair], groups: Mapping[int, str | None], seed: int
 ) -> list[tuple[int, int, int]]:
-    """(d1, d2, other) of `pairs`: another first document of the `known` pairs, which is in none of
-    them with d2, not d2 itself and not of its group or d1's. Pairs for which there is none are left
-    out."""
-    related: dict[int, set[int]] = defaultdict(set)
-    for a, b in known:
-        related[a] |= {a, b}
-        related[b] |= {a, b}
-    firsts = sorted({d1 for d1, _ in known})
+    """(d1, d2, other) of `pairs`: another first document, of `pairs` or, where they have none, of
+    all that are `related`, which was not judged related to d2, is not d2 itself and not of its
+    group or d1's. Pairs for which there is none are left out."""
+    near: dict[int, set[int]] = defaultdict(set)
+    for a, b in [*pairs, *related]:
+        near[a] |= {a, b}
+        near[b] |= {a, b}
+    pools = [sorted({d1 for d1, _ in some}) for some in (pairs, related)]
     triples = []
     for place, (d1, d2) in enumerate(pairs):
-        near = {groups[d] for d in (d1, d2) if groups[d] is not None}
-        possible = [d for d in firsts if d not in related[d2] | {d1} and groups[d] not in near]
-        if possible:
-            chosen = rng(seed, "seed use", place).integers(len(possible))
-            triples.append((d1, d2, possible[int(chosen)]))
+        without = near[d2] | {d1}
+        named = {groups[d] for d in (d1, d2)} - {None}
+        for pool in pools:
+            possible = [d for d in pool if d not in without and groups[d] not in named]
+            if possible:
+                chosen = rng(seed, "seed use", place).integers(len(possible))
+                triples.append((d1, d2, possible[int(chosen)]))
+                break
     return triples
 
 
-def read_seed_use(artifact: Artifact) -> dict[str, list[Scores]] | None:
-    """Of both, as scores of two arms with one seed; None where nothing was scored."""
+def connect(pairs: Sequence[Pair], groups: Mapping[int, str | None]) -> dict[int, int]:
+    """A number for each document of `pairs`, the same for those that a pair or a group connects:
+    what d1 says of d2 is what d2 says of d1, so that such documents are no independent evidence."""
+    documents = sorted({number for pair in pairs for number in pair})
+    place = {number: i for i, number in enumerate(documents)}
+    first_of: dict[str, int] = {}
+    edges = [(place[a], place[b]) for a, b in pairs]
+    for number in documents:
+        group = groups[number]
+        if group is not None:
+            edges.append((place[number], place[first_of.setdefault(group, number)]))
+    if not edges:
+        return {}
+    rows, columns = np.array(edges).T
+    size = len(documents)
+    graph = coo_array((np.ones(len(edges)), (rows, columns)), shape=(size, size))
+    _, labels = connected_components(graph, directed=False)
+    return dict(zip(documents, labels.tolist(), strict=True))
+
+
+def read_seed_use(artifact: Artifact) -> dict[str, dict[str, list[Scores]]] | None:
+    """By model and side, as scores of two arms with one seed; None where nothing was scored."""
     table: dict[str, Any] = pq.read_table(artifact.file("seed_use.parquet")).to_pydict()
     if not table["id"]:
         return None
     tokens = np.array(table["num_tokens"], dtype=np.int64)
-    groups = table["group"] if any(group is not None for group in table["group"]) else None
     return {
-        side: [Scores(table["id"], tokens, tokens, np.array(table[side]), groups)]
-        for side in (OWN, OTHER)
+        model: {
+            side: [
+                Scores(
+                    table["id"],
+                    tokens,
+                    tokens,
+                    np.array(table[f"{model}_{side}"]),
+                    table["group"],
+                )
+            ]
+            for side in (OWN, OTHER)
+        }
+        for model in MODELS
+        if f"{model}_{OWN}" in table
     }

@@ -29,6 +29,8 @@ MAX_PAIRS = 128
 """Unordered, the most similar. A validation split holds many more pairs that are hardly related:
 similarities are higher in text that the encoder was not fitted on, so that `min_similarity` keeps
 nearly all. Every validation of tuning reads all of them."""
+LESS_SIMILAR = "less_similar"
+"""Why pairs are dropped that the filters keep, but that are beyond `MAX_PAIRS`."""
 MIN_PAIRS = 8
 """Unordered. The loss on fewer says little of any other pair."""
 
@@ -126,7 +128,7 @@ def _most_similar(pairs: JudgedPairs) -> JudgedPairs:
     kept = [i for i, verdict in enumerate(pairs.verdicts) if isinstance(verdict, Keep)]
     verdicts = list(pairs.verdicts)
     for i in kept[MAX_PAIRS:]:
-        verdicts[i] = Drop("less_similar", pairs.candidates[i].similarity)
+        verdicts[i] = Drop(LESS_SIMILAR, pairs.candidates[i].similarity)
     tally = Tally()
     for verdict in verdicts:
         tally.add(verdict, dict)

@@ -1,0 +1,106 @@
+"""The one command of the experiment: which commands it runs, in which order, with which paths."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from synboot.core.config import parse_settings
+
+ROOT = Path(__file__).parents[2]
+STUB = """#!/usr/bin/env bash
+printf '%s\\0' "$@" >> "$CALLS"
+printf '\\1' >> "$CALLS"
+"""
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A clone whose program writes down how it is called."""
+    clone = tmp_path / "a clone"
+    shutil.copytree(ROOT / "script", clone / "script")
+    frozen = clone / "recipes" / "frozen"
+    frozen.mkdir(parents=True)
+    (frozen / "cpu-small-all.yaml").write_text("# Frozen by synboot search: x\nname: small\n")
+    (frozen / "cpu-larger-all.yaml").write_text("base: cpu-small-all.yaml\n")
+    for name in ("pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, clone)
+    program = clone / ".venv" / "bin" / "synboot"
+    program.parent.mkdir(parents=True)
+    program.write_text(STUB)
+    program.chmod(0o755)
+    command = "cat pyproject.toml constraints.txt | cksum"
+    stamp = subprocess.run(["bash", "-c", command], cwd=clone, capture_output=True, check=True)
+    (clone / ".venv" / ".installed").write_bytes(stamp.stdout)
+    return clone
+
+
+def called(
+    clone: Path, *arguments: str, folder: Path, found: str = ""
+) -> tuple[subprocess.CompletedProcess[str], list[list[str]]]:
+    calls = clone / "calls"
+    runs = clone / "run s&"
+    (runs / "cpu-small-all").mkdir(parents=True, exist_ok=True)
+    (runs / "cpu-small-all" / "frozen.yaml").write_text(found)
+    outcome = subprocess.run(
+        [str(clone / "script" / "experiment"), *arguments],
+        cwd=folder,
+        env=os.environ | {"CALLS": str(calls), "SYNBOOT_RUNS": str(runs)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    text = calls.read_text() if calls.exists() else ""
+    return outcome, [call.split("\0")[:-1] for call in text.split("\1")[:-1]]
+
+
+def test_all_sizes_the_variants_and_one_report(clone: Path, tmp_path: Path) -> None:
+    data = tmp_path / "the data: # here"
+    (data / "enwiki_sec").mkdir(parents=True)
+    outcome, calls = called(clone, data.name, "runtime.threads=2", folder=tmp_path)
+    assert outcome.returncode == 0, outcome.stderr
+    recipes = ["recipes/cpu-small-variants.yaml"]
+    recipes += [f"recipes/frozen/{size}.yaml" for size in ("cpu-small-all", "cpu-larger-all")]
+    assert [call[:2] for call in calls[:-1]] == [["run", recipe] for recipe in recipes]
+    runs = clone / "run s&"
+    for call in calls[:-1]:
+        settings = [after for word, after in pairwise(call) if word == "--set"]
+        values = parse_settings(settings)
+        assert values["corpus"] == {"path": str(data / "enwiki_sec"), "group_field": "label"}
+        assert values["runtime"] == {"threads": 2}
+        assert call[call.index("--runs") + 1] == str(runs)
+        tasks = values.get("evaluate", {}).get("tasks", {})
+        assert set(tasks) == (
+            set() if "variants" in call[1] else {"blimp", "lambada", "arc_easy", "sciq", "piqa"}
+        )
+        if tasks:
+            assert tasks["sciq"] == str(data / "eval_mc" / "sciq.jsonl.gz")
+    sizes = ("cpu-small-all", "cpu-larger-all", "cpu-small-variants")
+    assert calls[-1][:4] == ["report", *(str(runs / size) for size in sizes)]
+    assert calls[-1][4:] == ["--output", str(runs / "experiment.html"), "--overwrite"]
+
+
+def test_a_search_that_finds_other_settings_stops_it(clone: Path, tmp_path: Path) -> None:
+    (tmp_path / "data" / "enwiki_sec").mkdir(parents=True)
+    data = str(tmp_path / "data")
+    outcome, calls = called(clone, "--search", data, folder=tmp_path, found="name: other\n")
+    assert outcome.returncode == 3
+    assert "found other settings" in outcome.stderr
+    assert [call[:2] for call in calls] == [["search", "recipes/cpu-small-all.yaml"]]
+    frozen = (clone / "recipes" / "frozen" / "cpu-small-all.yaml").read_text()
+    (clone / "calls").unlink()
+    outcome, calls = called(clone, "--search", data, folder=tmp_path, found=frozen)
+    assert outcome.returncode == 0, outcome.stderr
+    assert [call[0] for call in calls] == ["search", "run", "run", "run", "report"]
+
+
+def test_a_folder_without_the_corpus_is_refused(clone: Path, tmp_path: Path) -> None:
+    for arguments in ((), ("nowhere",), ("--search",)):
+        outcome, calls = called(clone, *arguments, folder=tmp_path)
+        assert (outcome.returncode, calls) == (2, [])
+        assert "FOLDER has enwiki_sec/" in outcome.stderr
