@@ -6,11 +6,11 @@ import copy
 import itertools
 import json
 import runpy
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -21,10 +21,15 @@ from synboot.data.tokenizer import TextTokenizer
 from synboot.data.tokens import TokenStore
 from synboot.experiment.plan import make_plan
 from synboot.experiment.recipe import load_recipe
-from synboot.experiment.seed_use import seed_use_caveat, seed_use_line, seed_use_of
+from synboot.experiment.seed_use import (
+    seed_use_caveat,
+    seed_use_facts,
+    seed_use_line,
+    seed_use_of,
+)
 from synboot.experiment.sizes import sizes_section, variants_section
 from synboot.experiment.stages.corpus import unique_documents
-from synboot.experiment.stages.seed_use import connect, read_seed_use, sample, with_others
+from synboot.experiment.stages.seed_use import sample, with_others
 from synboot.experiment.stages.training import pair_split
 from synboot.model.architecture import load_model
 from synboot.pairs.find import read_kept_pairs
@@ -69,27 +74,6 @@ def test_the_other_document_is_a_first_one_that_is_not_related(
             assert found[d1, d2] in (near or far)
         else:
             assert (d1, d2) not in found
-
-
-@given(
-    st.lists(st.tuples(NUMBERS, NUMBERS).filter(lambda p: p[0] != p[1]), max_size=20),
-    st.lists(st.sampled_from(["a", "b", None, None, None]), min_size=12, max_size=12),
-)
-def test_documents_that_pairs_or_groups_connect_are_one(
-    pairs: list[tuple[int, int]], groups: list[str | None]
-) -> None:
-    of = dict(enumerate(groups))
-    found = connect(pairs, of)
-    members = {number for pair in pairs for number in pair}
-    assert set(found) == members
-    reached = {number: {number} for number in members}
-    for _ in members:  # in so many rounds everything that is connected has met
-        for a, b in itertools.combinations(sorted(members), 2):
-            grouped = of[a] is not None and of[a] == of[b]
-            if grouped or (a, b) in pairs or (b, a) in pairs or reached[a] & reached[b]:
-                reached[a] = reached[b] = reached[a] | reached[b]
-    for a, b in itertools.combinations(sorted(members), 2):
-        assert (found[a] == found[b]) == (b in reached[a])
 
 
 def test_a_sample_is_some_of_the_pairs_in_their_order() -> None:
@@ -156,41 +140,41 @@ def test_a_run_has_the_nats_of_the_same_tokens_after_both(
     }
     tokenizer = TextTokenizer.load(artifacts["tokenizer"].path)
     store, context = TokenStore(artifacts["tokens"].file("train")), recipe.model.context
-    expected: dict[str, dict[str, float]] = {}
+    expected = []
     for d1, d2, other in triples:
-        sums = expected.setdefault(documents.ids(d2, d2 + 1)[0], defaultdict(float))
         scored = min(len(store[d2]), context // 2)
-        sums["num_tokens"] += scored
+        row: dict[str, Any] = {"num_tokens": scored}
+        row |= zip(("d1", "d2", "other"), documents.texts_of([d1, d2, other]), strict=True)
         for (name, model), (side, first) in itertools.product(
             models.items(), (("own_seed", d1), ("other_seed", other))
         ):
             ends = (tokenizer.end_id, tokenizer.start_id)
-            row, targets = pair_row(store[first][:-1], store[d2][:-1], context, *ends)
+            ids, targets = pair_row(store[first][:-1], store[d2][:-1], context, *ends)
             at = np.flatnonzero(targets >= 0)[:scored]
             assert len(at) == scored, "both prompts leave room for the tokens that are scored"
             with torch.no_grad():
-                logits = model(input_ids=torch.from_numpy(row)[None]).logits[0, at]
+                logits = model(input_ids=torch.from_numpy(ids)[None]).logits[0, at]
             chosen = torch.log_softmax(logits, -1).gather(1, torch.from_numpy(targets[at])[:, None])
-            sums[f"{name}_{side}"] -= float(chosen.sum())
+            row[f"{name}_{side}"] = -float(chosen.sum())
+        expected.append(row)
+    text_of = dict(zip(number, documents.texts(0, len(documents)), strict=True))
     table = pq.read_table(artifacts["seed use"].file("seed_use.parquet")).to_pylist()
-    assert {row["id"] for row in table} == set(expected)
-    for row in table:
-        for name, value in expected[row["id"]].items():
-            assert row[name] == pytest.approx(value, rel=1e-4), name
+    assert len(table) == len(expected)
+    for found, row in zip(table, expected, strict=True):
+        for name, value in row.items():
+            is_id = isinstance(value, str)
+            shown = text_of[found[name]] if is_id else found[name]
+            assert shown == (value if is_id else pytest.approx(value, rel=1e-4)), name
     facts = result["synthesizer"]["seed_use"]
-    total = {
-        name: sum(sums[name] for sums in expected.values()) for name in table[0] if "_" in name
-    }
+    total = {name: sum(row[name] for row in expected) for name in expected[0] if "_" in name}
     tokens = total["num_tokens"]
-    assert (facts["pairs"], facts["pairs_without_another"]) == (
-        len(triples),
-        len(pairs) - len(triples),
-    )
+    left_out = len(pairs) - len(triples)
+    assert (facts["pairs"], facts["pairs_without_another"]) == (len(triples), left_out)
     assert facts["tokens"] == tokens
-    for name, found in (("synthesizer", facts), ("base", facts["base"])):
+    for name, side in (("synthesizer", facts), ("base", facts["base"])):
         own, other = total[f"{name}_own_seed"], total[f"{name}_other_seed"]
-        assert found["nats_own_seed"] == pytest.approx(own / tokens, rel=1e-4)
-        assert found["saved"]["gain"] == pytest.approx((other - own) / tokens, abs=1e-4)
+        assert side["nats_own_seed"] == pytest.approx(own / tokens, rel=1e-4)
+        assert side["saved"]["gain"] == pytest.approx((other - own) / tokens, abs=1e-4)
     shown = f"saves SBP's synthesizer {facts['saved']['gain']:+.4f}".replace("'", "&#39;")
     shown = shown.replace("-", "\N{MINUS SIGN}")
     page = (finished_run / "small" / "report.html").read_text(encoding="utf-8")
@@ -255,14 +239,6 @@ def test_what_the_seed_document_saves_stands_in_the_line_and_by_size() -> None:
 
 def test_nothing_scored_is_no_figure(tmp_path: Path) -> None:
     """Where every pair is of one group there is no other document."""
-    import pyarrow as pa
-
-    empty = {
-        "id": pa.array([], pa.string()),
-        "group": pa.array([], pa.string()),
-        "num_tokens": pa.array([], pa.int64()),
-        "synthesizer_own_seed": pa.array([], pa.float64()),
-        "synthesizer_other_seed": pa.array([], pa.float64()),
-    }
-    pq.write_table(pa.table(empty), tmp_path / "seed_use.parquet")
-    assert read_seed_use(Artifact(tmp_path, {})) is None
+    columns = ("d1", "d2", "other", "group1", "group2", "num_tokens", "synthesizer_own_seed")
+    pq.write_table(pa.table({name: [] for name in columns}), tmp_path / "seed_use.parquet")
+    assert seed_use_facts(Artifact(tmp_path, {})) is None

@@ -176,10 +176,7 @@ def _text_facts(plan: Plan, artifacts: Artifacts, arm: str) -> dict[str, Any]:
             "crossing_pairs": tune["crossing_pairs"],
         }
     if stage := plan.seed_use.get(arm):
-        resamples = plan.recipe.evaluate.bootstrap_resamples
-        facts["synthesizer"]["seed_use"] = seed_use_facts(
-            artifacts[stage.id], seed=plan.recipe.seed, num_resamples=resamples
-        )
+        facts["synthesizer"]["seed_use"] = seed_use_facts(artifacts[stage.id])
     return facts
 
 

@@ -5,30 +5,48 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from synboot.experiment.findings import gain
-from synboot.experiment.phrases import Write, ends, governing, is_number
-from synboot.experiment.stages.seed_use import OTHER, OWN, read_seed_use
-from synboot.experiment.statistics.losses import Losses
+import numpy as np
+import pyarrow.parquet as pq
+
+from synboot.experiment.phrases import Write, ends, governing, is_number, verdict_of
+from synboot.experiment.stages.seed_use import MODELS, OTHER, OWN
+from synboot.experiment.statistics.dyads import ratio_over_pairs
+from synboot.experiment.statistics.losses import Refused
 from synboot.pipeline.stage import Artifact
 
 LITTLE_NATS = 0.02
 """A token; who saves less writes nearly as if nothing had been given."""
 
 
-def seed_use_facts(artifact: Artifact, *, seed: int, num_resamples: int) -> dict[str, Any] | None:
+def seed_use_facts(artifact: Artifact) -> dict[str, Any] | None:
     """Nats per token of d2 after its own d1 and after another document, and what the right one
-    saves, with its interval over documents (`findings.gain`), those that pairs or groups connect
-    as one; the same of the base model under `base`. None where nothing was scored."""
-    scores = read_seed_use(artifact)
-    if scores is None:
+    saves, with its interval over the documents (or groups) of the pairs; the same of the base model
+    under `base`. None where nothing was scored."""
+    table: dict[str, Any] = pq.read_table(artifact.file("seed_use.parquet")).to_pydict()
+    if not table["d1"]:
         return None
+    first, second = (
+        [
+            ("document", name) if group is None else ("group", group)
+            for name, group in zip(table[f"d{side}"], table[f"group{side}"], strict=True)
+        ]
+        for side in (1, 2)
+    )
+    members = list(zip(first, second, strict=True))
+    tokens = np.array(table["num_tokens"], dtype=np.float64)
     found: dict[str, dict[str, Any]] = {}
-    for model, sides in scores.items():
-        losses = Losses(sides, "nats_per_token", seed=seed, num_resamples=num_resamples)
+    for model in MODELS:
+        if f"{model}_{OWN}" not in table:
+            continue
+        own, other = (np.array(table[f"{model}_{side}"]) for side in (OWN, OTHER))
+        saved, bounds = ratio_over_pairs(other - own, tokens, members)
+        values: dict[str, Any] = {"gain": saved, "low": None, "high": None}
+        if not isinstance(bounds, Refused):
+            values |= {"low": bounds.low, "high": bounds.high}
         found[model] = {
-            "nats_own_seed": losses.loss(OWN),
-            "nats_other_seed": losses.loss(OTHER),
-            "saved": gain(losses, OTHER, OWN),
+            "nats_own_seed": float(own.sum() / tokens.sum()),
+            "nats_other_seed": float(other.sum() / tokens.sum()),
+            "saved": values | {"verdict": verdict_of(values)},
         }
     names = ("pairs", "pairs_without_another", "documents", "tokens")
     counts = {name: artifact.counts[name] for name in names}

@@ -12,14 +12,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from synboot.core.rng import rng
 from synboot.data.documents import Documents
@@ -29,11 +26,10 @@ from synboot.experiment.stages.corpus import heldout_documents, unique_documents
 from synboot.experiment.stages.process import set_threads
 from synboot.experiment.stages.training import pair_split
 from synboot.experiment.stages.validation_pairs import LESS_SIMILAR, SPLIT
-from synboot.experiment.statistics.scores import Scores
 from synboot.model.architecture import load_model
 from synboot.model.flops import forward_flops, known_cost
 from synboot.pairs.find import read_related_pairs
-from synboot.pipeline.stage import Artifact, Context, Counts, Stage
+from synboot.pipeline.stage import Context, Counts, Stage
 from synboot.synth.likelihood import nats_after
 from synboot.synth.template import prompt
 
@@ -68,9 +64,9 @@ class SeedUseStage(Stage):
         set_threads(self.numerics["threads"])
 
     def finish(self, context: Context, parts: Sequence[Path]) -> Counts:
-        """Write seed_use.parquet, a row for each d2, over all of its pairs: id, group (documents
-        that pairs or groups of the corpus connect), num_tokens, and nats by model and side, such
-        as synthesizer_own_seed."""
+        """Write seed_use.parquet, a row for each ordered pair: d1, d2, other (ids), group1, group2
+        (of d1 and d2, null where none), num_tokens, and nats by model and side, such as
+        synthesizer_own_seed."""
         inputs = context.inputs
         on_text = "validation_pairs" in inputs
         documents = (
@@ -78,32 +74,28 @@ class SeedUseStage(Stage):
         )
         split = pair_split(inputs, self.config.get("validation_fraction"), self.seed)
         pairs = sample(split.validation, self.seed)
-        number = {name: i for i, name in enumerate(documents.ids(0, len(documents)))}
+        ids = documents.ids(0, len(documents))
+        number = {name: i for i, name in enumerate(ids)}
         judged = inputs["validation_pairs" if on_text else "pairs"].file("pairs.parquet")
         related = [(number[a], number[b]) for a, b in read_related_pairs(judged, LESS_SIMILAR)]
         groups = _groups(documents, related)
         triples = with_others(pairs, related, groups, self.seed)
         rows = self._rows(context, triples, inputs["tokens"].file("valid" if on_text else "train"))
-        sums, flops = self._scored(context, triples, rows)
-        scored = sorted(sums)
-        connected = connect(pairs, groups)
-        names = [
-            f"{model}_{side}" for model in MODELS if model in self._models for side in (OWN, OTHER)
-        ]
+        columns, flops = self._scored(context, rows)
         table = {
-            "id": [documents.ids(d2, d2 + 1)[0] for d2 in scored],
-            "group": [str(connected[d2]) for d2 in scored],
-            "num_tokens": np.array([sums[d2][0] for d2 in scored], dtype=np.int64),
-            **{
-                name: np.array([sums[d2][place] for d2 in scored], dtype=np.float64)
-                for place, name in enumerate(names, 1)
-            },
+            "d1": pa.array([ids[d1] for d1, _, _ in triples], pa.string()),
+            "d2": pa.array([ids[d2] for _, d2, _ in triples], pa.string()),
+            "other": pa.array([ids[other] for *_, other in triples], pa.string()),
+            "group1": pa.array([groups[d1] for d1, _, _ in triples], pa.string()),
+            "group2": pa.array([groups[d2] for _, d2, _ in triples], pa.string()),
+            "num_tokens": pa.array([len(text) for *_, text in rows], pa.int64()),
+            **{name: pa.array(nats, pa.float64()) for name, nats in columns.items()},
         }
         pq.write_table(pa.table(table), context.directory / "seed_use.parquet")
         return {
             "pairs": len(triples),
             "pairs_without_another": len(pairs) - len(triples),
-            "documents": len(scored),
+            "documents": len({d2 for _, d2, _ in triples}),
             "tokens": sum(len(text) for *_, text in rows),
             "flops": flops,
         }
@@ -130,37 +122,31 @@ class SeedUseStage(Stage):
         ]
 
     def _scored(
-        self, context: Context, triples: Sequence[tuple[int, int, int]], rows: Sequence[Row]
-    ) -> tuple[dict[int, list[float]], int | None]:
-        """(of each d2: tokens, then nats by model and side; FLOPs)."""
+        self, context: Context, rows: Sequence[Row]
+    ) -> tuple[dict[str, list[float]], int | None]:
+        """(nats of each row by model and side; FLOPs)."""
         vocab_size = context.inputs["tokenizer"].counts["vocab_size"]
         length = self.config["model"]["context"]
         size = max(1, min(_MAX_ROWS, _LOGITS_AT_ONCE // (length * vocab_size)))
-        sums: dict[int, list[float]] = {}
-        for (_, d2, _), (*_, text) in zip(triples, rows, strict=True):
-            own = sums.setdefault(d2, [0.0] * (1 + 2 * len(self._models)))
-            own[0] += len(text)
-        total, flops = len(rows) * len(self._models), 0
-        for number, (source, checkpoint) in enumerate(self._models.values()):
+        columns: dict[str, list[float]] = {}
+        costs = []
+        for number, (name, (source, checkpoint)) in enumerate(self._models.items()):
             model = load_model(context.inputs[source].file(checkpoint))
             model.to(torch.device(self.numerics["device"])).eval()
+            costs.append(known_cost(model))
             for first in range(0, len(rows), size):
-                context.advance(number * len(rows) + first, total, "scoring")
+                done = number * len(rows) + first
+                context.advance(done, len(rows) * len(self._models), "scoring")
                 some = rows[first : first + size]
-                for side in (0, 1):
-                    texts, prompts = [row[2] for row in some], [row[side] for row in some]
+                texts = [text for *_, text in some]
+                for place, side in enumerate((OWN, OTHER)):
+                    prompts = [row[place] for row in some]
                     nats = nats_after(model, prompts, texts, vocab_size)
-                    for (_, d2, _), one in zip(triples[first : first + size], nats, strict=True):
-                        sums[d2][1 + 2 * number + side] += one
-            cost = known_cost(model)
-            if cost is None:
-                return sums, None
-            flops += sum(
-                forward_flops(cost, 0, len(before) + len(text) - 1)
-                for *both, text in rows
-                for before in both
-            )
-        return sums, flops
+                    columns.setdefault(f"{name}_{side}", []).extend(nats)
+        lengths = [len(before) + len(text) - 1 for *both, text in rows for before in both]
+        known = [cost for cost in costs if cost is not None]
+        flops = sum(forward_flops(cost, 0, length) for cost in known for length in lengths)
+        return columns, flops if len(known) == len(costs) else None
 
 
 def sample(pairs: Sequence[Pair], seed: int) -> list[Pair]:
@@ -198,47 +184,3 @@ def with_others(
                 triples.append((d1, d2, possible[int(chosen)]))
                 break
     return triples
-
-
-def connect(pairs: Sequence[Pair], groups: Mapping[int, str | None]) -> dict[int, int]:
-    """A number for each document of `pairs`, the same for those that a pair or a group connects:
-    what d1 says of d2 is what d2 says of d1, so that such documents are no independent evidence."""
-    documents = sorted({number for pair in pairs for number in pair})
-    place = {number: i for i, number in enumerate(documents)}
-    first_of: dict[str, int] = {}
-    edges = [(place[a], place[b]) for a, b in pairs]
-    for number in documents:
-        group = groups[number]
-        if group is not None:
-            edges.append((place[number], place[first_of.setdefault(group, number)]))
-    if not edges:
-        return {}
-    rows, columns = np.array(edges).T
-    size = len(documents)
-    graph = coo_array((np.ones(len(edges)), (rows, columns)), shape=(size, size))
-    _, labels = connected_components(graph, directed=False)
-    return dict(zip(documents, labels.tolist(), strict=True))
-
-
-def read_seed_use(artifact: Artifact) -> dict[str, dict[str, list[Scores]]] | None:
-    """By model and side, as scores of two arms with one seed; None where nothing was scored."""
-    table: dict[str, Any] = pq.read_table(artifact.file("seed_use.parquet")).to_pydict()
-    if not table["id"]:
-        return None
-    tokens = np.array(table["num_tokens"], dtype=np.int64)
-    return {
-        model: {
-            side: [
-                Scores(
-                    table["id"],
-                    tokens,
-                    tokens,
-                    np.array(table[f"{model}_{side}"]),
-                    table["group"],
-                )
-            ]
-            for side in (OWN, OTHER)
-        }
-        for model in MODELS
-        if f"{model}_{OWN}" in table
-    }
