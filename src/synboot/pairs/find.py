@@ -158,20 +158,13 @@ def write_pairs(path: Path, pairs: JudgedPairs, ids: Sequence[str]) -> None:
         pq.write_table(pa.table(rows, schema=schema), file)
 
 
-def read_kept_pairs(path: Path) -> list[tuple[str, str]]:
-    """The kept (d1, d2) ids of a pair file, in its order."""
-    table = pq.read_table(path, columns=["d1", "d2"], filters=[("verdict", "=", "keep")])
+def read_kept_pairs(path: Path, *, or_dropped_as: str | None = None) -> list[tuple[str, str]]:
+    """The kept (d1, d2) ids of a pair file, in its order; also those dropped for one reason."""
+    wanted = [[("verdict", "=", "keep")]]
+    if or_dropped_as is not None:
+        wanted.append([("reason", "=", or_dropped_as)])
+    table = pq.read_table(path, columns=["d1", "d2"], filters=wanted)
     return list(zip(table["d1"].to_pylist(), table["d2"].to_pylist(), strict=True))
-
-
-def read_related_pairs(path: Path, *reasons: str) -> list[tuple[str, str]]:
-    """The (d1, d2) ids of a pair file that were kept, or dropped for one of `reasons` alone."""
-    table = pq.read_table(path, columns=["d1", "d2", "verdict", "reason"]).to_pylist()
-    return [
-        (row["d1"], row["d2"])
-        for row in table
-        if row["verdict"] == "keep" or row["reason"] in reasons
-    ]
 
 
 def pair_statistics(pairs: JudgedPairs, num_documents: int) -> dict[str, Any]:

@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 import torch
 
 from synboot.core.rng import rng
-from synboot.data.documents import Documents
 from synboot.data.tokenizer import TextTokenizer
 from synboot.data.tokens import TokenStore
 from synboot.experiment.stages.corpus import heldout_documents, unique_documents
@@ -28,7 +27,7 @@ from synboot.experiment.stages.training import pair_split
 from synboot.experiment.stages.validation_pairs import LESS_SIMILAR, SPLIT
 from synboot.model.architecture import load_model
 from synboot.model.flops import forward_flops, known_cost
-from synboot.pairs.find import read_related_pairs
+from synboot.pairs.find import read_kept_pairs
 from synboot.pipeline.stage import Context, Counts, Stage
 from synboot.synth.likelihood import nats_after
 from synboot.synth.template import prompt
@@ -77,8 +76,9 @@ class SeedUseStage(Stage):
         ids = documents.ids(0, len(documents))
         number = {name: i for i, name in enumerate(ids)}
         judged = inputs["validation_pairs" if on_text else "pairs"].file("pairs.parquet")
-        related = [(number[a], number[b]) for a, b in read_related_pairs(judged, LESS_SIMILAR)]
-        groups = _groups(documents, related)
+        names = read_kept_pairs(judged, or_dropped_as=LESS_SIMILAR)
+        related = [(number[a], number[b]) for a, b in names]
+        groups = dict(enumerate(documents.groups(0, len(documents))))
         triples = with_others(pairs, related, groups, self.seed)
         rows = self._rows(context, triples, inputs["tokens"].file("valid" if on_text else "train"))
         columns, flops = self._scored(context, rows)
@@ -155,11 +155,6 @@ def sample(pairs: Sequence[Pair], seed: int) -> list[Pair]:
         return list(pairs)
     chosen = rng(seed, "seed use sample").permutation(len(pairs))[:MAX_PAIRS]
     return [pairs[place] for place in np.sort(chosen).tolist()]
-
-
-def _groups(documents: Documents, pairs: Sequence[Pair]) -> dict[int, str | None]:
-    numbers = {number for pair in pairs for number in pair}
-    return {number: documents.groups(number, number + 1)[0] for number in numbers}
 
 
 def with_others(
