@@ -21,6 +21,7 @@ import torch
 from benchmarks import generation, neighbours
 from benchmarks.harness import Result, Setting, compare, in_turns, note, paired
 from benchmarks.models import END, Size
+from benchmarks.neighbour_peers import K
 from benchmarks.training import RandomRows, bare_step
 from synboot.experiment.stages.process import ranges
 from synboot.model.architecture import shape_of
@@ -199,7 +200,7 @@ def exact(vectors: np.ndarray, device: torch.device, *, queries: int) -> list[Re
 
     def ours() -> None:
         for first, stop in ranges(queries, neighbours.BLOCK):
-            index.search(first, stop, neighbours.K)
+            index.search(first, stop, K)
 
     work: dict[str, Callable[[], object]] = {
         "torch blocks + topk": lambda: neighbours.torch_blocks(vectors, queries, device),
@@ -209,5 +210,5 @@ def exact(vectors: np.ndarray, device: torch.device, *, queries: int) -> list[Re
     seconds = {name: scale * value for name, value in paired(work, 1).items()}
     seconds["ours"] += building
     scaled = f" ({queries:,} queries, scaled)" if scale > 1 else ""
-    case = f"exact, {count:,} x {vectors.shape[1]}, k={neighbours.K}{scaled}"
+    case = f"exact, {count:,} x {vectors.shape[1]}, k={K}{scaled}"
     return compare("cuda", case, seconds, unit="s")

@@ -17,7 +17,6 @@ thread for every core. Peers are given all queries in one call, and as many thre
 from __future__ import annotations
 
 import bisect
-import importlib
 import os
 import tempfile
 import time
@@ -31,13 +30,23 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks.harness import Result, Setting, Workers, compare, note, paired
+from benchmarks.neighbour_peers import (
+    K,
+    Ladder,
+    Peer,
+    faiss_hnsw,
+    faiss_ivf,
+    hnswlib_hnsw,
+    peer_module,
+    scann_tree,
+    usearch_hnsw,
+)
 from synboot.experiment.stages.process import own_threads, ranges, set_threads
 from synboot.pairs.encoders.lsa import LsaEncoder
 from synboot.pairs.neighbours.exact import ExactIndex
 from synboot.pairs.neighbours.index import Neighbours
 from synboot.pairs.neighbours.lists import ListIndex, build_lists, choose_probes
 
-K = 20
 DIMENSIONS = 256
 RECALL = 0.95
 SAMPLE = 1000
@@ -202,22 +211,6 @@ def products_alone(vectors: np.ndarray, queries: int) -> None:
 # --- Approximate ---------------------------------------------------------------------------------
 
 
-class Peer(NamedTuple):
-    """A library's index of one structure."""
-
-    library: str
-    structure: str
-    build: Callable[[], Any]
-    ask: Callable[[Any, np.ndarray, int], np.ndarray]
-    """(index, queries, effort) to documents [queries, K + 1]."""
-    efforts: Sequence[int]
-    """Rising, and recall with them; the first that reaches RECALL is taken."""
-
-
-Ladder = Sequence[Peer]
-"""Peers that take longer and longer to build."""
-
-
 class Tuned(NamedTuple):
     """A peer, the effort that it needs, and the seconds that building and asking would take."""
 
@@ -351,151 +344,3 @@ def without_itself(found: np.ndarray, queries: np.ndarray) -> np.ndarray:
     own[:, -1] |= ~own.any(axis=1)
     own &= own.cumsum(axis=1) == 1
     return found[~own].reshape(len(found), -1).astype(np.int64)
-
-
-def peer_module(module: str, package: str) -> Any:
-    """A peer, or None with a line that says how to get it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        note(f"not installed: pip install {package}")
-        return None
-
-
-EFFORTS = tuple(sorted({round(1.1**power) for power in range(67)}))
-"""1 to 539, a tenth apart."""
-GRAPH_EFFORTS = tuple(effort for effort in EFFORTS if effort > K)
-LINKS = (8, 16)
-CONSTRUCTION = (20, 40, 80, 160)
-"""How far a graph looks for the links of a new document."""
-LIST_COUNTS = (0.5, 1.0, 2.0)
-"""Times the root of the number of documents."""
-SAMPLE_PER_LIST = 64
-
-
-def faiss_ivf(vectors: np.ndarray) -> Iterator[Ladder]:
-    """Inverted lists without compression."""
-    faiss = peer_module("faiss", "faiss-cpu")
-    dimensions = vectors.shape[1]
-    order = np.random.default_rng(3).permutation(len(vectors))
-
-    def build(lists: int) -> Any:
-        index = faiss.IndexIVFFlat(
-            faiss.IndexFlatIP(dimensions), dimensions, lists, faiss.METRIC_INNER_PRODUCT
-        )
-        index.train(vectors[order[: SAMPLE_PER_LIST * lists]])
-        index.add(vectors)
-        return index
-
-    def ask(index: Any, queries: np.ndarray, effort: int) -> np.ndarray:
-        index.nprobe = effort
-        found: np.ndarray = index.search(queries, K + 1)[1]
-        return found
-
-    for lists in list_counts(vectors) if faiss else ():
-        yield [Peer("faiss IVFFlat", f"{lists} lists", partial(build, lists), ask, EFFORTS)]
-
-
-def list_counts(vectors: np.ndarray) -> list[int]:
-    """What is tried."""
-    return [max(1, round(times * len(vectors) ** 0.5)) for times in LIST_COUNTS]
-
-
-def graphs(
-    library: str,
-    build: Callable[[int, int], Any],
-    ask: Callable[[Any, np.ndarray, int], np.ndarray],
-) -> Iterator[Ladder]:
-    """A graph of every number of links, with more and more care in building it."""
-    for links in LINKS:
-        yield [
-            Peer(
-                library, f"M {links} construction {c}", partial(build, links, c), ask, GRAPH_EFFORTS
-            )
-            for c in CONSTRUCTION
-        ]
-
-
-def faiss_hnsw(vectors: np.ndarray) -> Iterator[Ladder]:
-    """faiss's graph."""
-    faiss = peer_module("faiss", "faiss-cpu")
-
-    def build(links: int, construction: int) -> Any:
-        index = faiss.IndexHNSWFlat(vectors.shape[1], links, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = construction
-        index.add(vectors)
-        return index
-
-    def ask(index: Any, queries: np.ndarray, effort: int) -> np.ndarray:
-        index.hnsw.efSearch = effort
-        found: np.ndarray = index.search(queries, K + 1)[1]
-        return found
-
-    return graphs("faiss HNSW", build, ask) if faiss else iter(())
-
-
-def hnswlib_hnsw(vectors: np.ndarray) -> Iterator[Ladder]:
-    """The graph of the paper's authors."""
-    hnswlib = peer_module("hnswlib", "hnswlib")
-
-    def build(links: int, construction: int) -> Any:
-        index = hnswlib.Index("ip", vectors.shape[1])
-        index.init_index(len(vectors), M=links, ef_construction=construction)
-        index.set_num_threads(torch.get_num_threads())
-        index.add_items(vectors)
-        return index
-
-    def ask(index: Any, queries: np.ndarray, effort: int) -> np.ndarray:
-        index.set_ef(effort)
-        found: np.ndarray = index.knn_query(queries, K + 1)[0].astype(np.int64)
-        return found
-
-    return graphs("hnswlib", build, ask) if hnswlib else iter(())
-
-
-def usearch_hnsw(vectors: np.ndarray) -> Iterator[Ladder]:
-    """usearch's graph, in float32."""
-    usearch = peer_module("usearch.index", "usearch")
-    numbers = np.arange(len(vectors), dtype=np.uint64)
-
-    def build(links: int, construction: int) -> Any:
-        index = usearch.Index(
-            ndim=vectors.shape[1],
-            metric="ip",
-            dtype="f32",
-            connectivity=links,
-            expansion_add=construction,
-        )
-        index.add(numbers, vectors, threads=torch.get_num_threads())
-        return index
-
-    def ask(index: Any, queries: np.ndarray, effort: int) -> np.ndarray:
-        index.expansion_search = effort
-        found = index.search(queries, K + 1, threads=torch.get_num_threads())
-        keys: np.ndarray = found.keys.astype(np.int64)
-        return keys
-
-    return graphs("usearch", build, ask) if usearch else iter(())
-
-
-def scann_tree(vectors: np.ndarray) -> Iterator[Ladder]:
-    """Lists, anisotropic quantisation, and exact order of the best."""
-    scann = peer_module("scann", "scann")
-    threads = torch.get_num_threads()
-
-    def build(lists: int, reorder: int) -> Any:
-        builder = scann.scann_ops_pybind.builder(vectors, K + 1, "dot_product")
-        builder = builder.set_n_training_threads(threads)
-        sample = min(len(vectors), SAMPLE_PER_LIST * lists)
-        builder = builder.tree(lists, 1, training_sample_size=sample)
-        return builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(reorder).build()
-
-    def ask(index: Any, queries: np.ndarray, effort: int) -> np.ndarray:
-        search = index.search_batched if threads == 1 else index.search_batched_parallel
-        found: np.ndarray = search(queries, leaves_to_search=effort)[0]
-        return found.astype(np.int64)
-
-    for lists in list_counts(vectors) if scann else ():
-        for reorder in (50, 100, 200):
-            structure = f"{lists} lists reorder {reorder}"
-            yield [Peer("scann", structure, partial(build, lists, reorder), ask, EFFORTS)]

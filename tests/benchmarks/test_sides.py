@@ -16,6 +16,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from benchmarks.harness import Setting, Workers
 from benchmarks.models import SIZES, Size
+from benchmarks.neighbour_peers import K, Peer
 from benchmarks.texts import topics
 
 from benchmarks import cuda, embedding, generation, near_duplicates, neighbours, training, tuning
@@ -132,7 +133,7 @@ def test_torch_finds_what_exact_search_finds(
     vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(neighbours, "BLOCK", 24)
-    ours = ExactIndex(vectors).search(0, 300, neighbours.K)
+    ours = ExactIndex(vectors).search(0, 300, K)
     theirs = neighbours.torch_blocks(vectors, 300)
     neighbours.check_equal(vectors, ours, theirs, "torch")
     theirs[7, 3] = (theirs[7].max() + 1) % 300
@@ -163,20 +164,20 @@ def test_a_peer_gets_the_least_effort_that_is_enough(vectors: np.ndarray) -> Non
     """And of several the fastest one, without those that only take longer to build."""
     queries = np.arange(50)
     exact = ExactIndex(vectors)
-    truth = exact.search_documents(queries, neighbours.K)
+    truth = exact.search_documents(queries, K)
     built: list[str] = []
 
-    def peer(name: str, seconds: float) -> neighbours.Peer:
+    def peer(name: str, seconds: float) -> Peer:
         def build() -> None:
             built.append(name)
             time.sleep(seconds)
 
         def ask(_: None, asked: np.ndarray, effort: int) -> np.ndarray:
-            found = exact.search_documents(queries, neighbours.K + 1).documents
+            found = exact.search_documents(queries, K + 1).documents
             found[:, effort:] = -1
             return found
 
-        return neighbours.Peer("library", name, build, ask, (1, 10, 20, 30))
+        return Peer("library", name, build, ask, (1, 10, 20, 30))
 
     found = neighbours.tuned(peer("alone", 0), vectors, queries, truth)
     assert (found.effort, found.recall) == (20, 1)

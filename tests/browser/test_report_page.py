@@ -5,15 +5,19 @@ from __future__ import annotations
 import html
 import json
 import re
-import runpy
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
+
+sys.path.append(str(Path(__file__).parents[1] / "experiment"))
+
+from sample_run import HOSTILE, report_data
 
 from synboot.experiment.report import ReportData, write_report
 
@@ -24,9 +28,6 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on the PATH"),
 ]
-
-_samples = runpy.run_path(str(Path(__file__).parents[1] / "experiment" / "test_report.py"))
-report_data, HOSTILE = _samples["report_data"], _samples["HOSTILE"]
 
 
 def browse(page: Path, profile: Path, *options: str) -> str:

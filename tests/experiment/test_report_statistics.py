@@ -12,7 +12,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[2]))
+sys.path.append(str(Path(__file__).parent))
+
+from sample_run import Page, sample_arm, sample_result
 
 from synboot.experiment import figures, figures_statistics
 from synboot.experiment.findings import doubts, findings
@@ -21,7 +23,6 @@ from synboot.experiment.report import ReportData, headline, render
 from synboot.experiment.summary import comparison_table
 
 HERE = Path(__file__).parent
-_page = runpy.run_path(str(HERE / "test_report.py"))
 _scores = runpy.run_path(str(HERE / "test_findings.py"))
 COST = {
     "arm": "repetition_same_cost",
@@ -34,18 +35,18 @@ COST = {
 
 def result_of(seeds: int, *names: str) -> dict[str, Any]:
     """The sample of the report's tests with the scores of the findings' tests."""
-    result: dict[str, Any] = _page["sample_result"](seeds)
+    result = sample_result(seeds)
     table = _scores["arms"](*names, seeds=seeds)
     found = findings(table, seed=0, num_resamples=200, multiples=_scores["MULTIPLES"])
     for arm in table:
-        result["arms"][arm] = _page["arm"](2.3, [], seeds)
+        result["arms"][arm] = sample_arm(2.3, [], seeds)
         result["arms"][arm]["test"]["bits_per_byte"] = table[arm][0].bits_per_byte()
     result |= found | {"split": "test", "caveats": doubts(found)}
     return result | {"cost_inclusive": COST if "repetition_same_cost" in table else None}
 
 
 def text_of(result: dict[str, Any]) -> str:
-    page = _page["Page"](render(ReportData(result, [], {}, {})))
+    page = Page(render(ReportData(result, [], {}, {})))
     assert not page.open
     return " ".join(page.text.split())
 

@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 import runpy
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,6 +14,10 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+sys.path.append(str(Path(__file__).parent))
+
+from sample_run import Page, sample_arm, sample_result
 
 import synboot
 from synboot.core.errors import BadInput
@@ -22,7 +27,6 @@ from synboot.experiment.report import ReportData, render
 from synboot.experiment.sizes import by_size, sizes_section, variants_section
 
 HERE = Path(__file__).parent
-_page = runpy.run_path(str(HERE / "test_report.py"))
 _statistics = runpy.run_path(str(HERE / "test_report_statistics.py"))
 
 
@@ -38,12 +42,12 @@ def size(
     tokens: int, over: dict[str, float], margin: float = 0.1, seeds: int = 2
 ) -> dict[str, Any]:
     """A run in which SBP gains `over[arm]`, certain to `margin`."""
-    result: dict[str, Any] = _page["sample_result"](seeds)
+    result = sample_result(seeds)
     result["recipe"], result["split"] = f"run-{tokens}", "test"
     result["unique"]["tokens"] = tokens
     result["comparisons"]["sbp"] = gain(over["repetition"], margin)
     controls = {arm: value for arm, value in over.items() if arm != "repetition"}
-    result["arms"] |= {arm: _page["arm"](2.3, [], 1) for arm in controls}
+    result["arms"] |= {arm: sample_arm(2.3, [], 1) for arm in controls}
     result["statistics"] = {"sbp_over": {arm: gain(v, margin) for arm, v in controls.items()}}
     return result
 
@@ -175,7 +179,7 @@ def test_the_page_has_both_and_its_figures_are_valid() -> None:
     third = size(2000, {"repetition": 0.3, "sbp_<b>": 0.2})
     third["split"] = "valid"
     data = ReportData(first, [], {}, {}, beside=[second, third])
-    page = _page["Page"](render(data))
+    page = Page(render(data))
     assert not page.open
     text = " ".join(page.text.split())
     for shown in (
@@ -194,6 +198,7 @@ def test_the_page_has_both_and_its_figures_are_valid() -> None:
         assert figure is not None
         ElementTree.fromstring(figure)
         assert "over random pairs" in figure
+        assert "1,000 tokens: repetition +0.3000 [+0.2000, +0.4000]" in figure
 
 
 def test_the_verb_puts_runs_beside_the_first(finished_run: Path, tmp_path: Path) -> None:
@@ -209,7 +214,11 @@ def test_the_verb_puts_runs_beside_the_first(finished_run: Path, tmp_path: Path)
     with pytest.raises(BadInput, match="overwrite"):
         synboot.report([finished_run / "small", other], page)
     made = synboot.report([finished_run / "small", other], page, overwrite=True)
-    assert made.counts == alone.counts, "the first run has the page"
+    assert made.counts == {
+        **alone.counts,
+        "beside": [result],
+        "standing": made.text.removeprefix(alone.text + "\n").splitlines(),
+    }
     assert "unique tokens, alone" not in alone.text
     assert made.text.startswith(alone.text + "\nSBP is ")
     assert "From which size on" in page.read_text()

@@ -21,7 +21,7 @@ from synboot.experiment.figures import (
     spread,
     write_label,
 )
-from synboot.experiment.phrases import governing, is_number, over_controls
+from synboot.experiment.phrases import ends, governing, is_number, over_controls
 from synboot.experiment.sizes import advantages, by_size, rivals_of, unique_tokens
 
 _KINDS = (("documents", 5.0, 0.45), ("seeds", 1.5, 0.7), ("both", 3.0, 0.9))
@@ -179,9 +179,13 @@ def sizes_figure(results: Sequence[Mapping[str, Any]], width: int = WIDE) -> str
         axes.set_ylabel("SBP's gain, test bits per byte")
         axes.grid(axis="y", color=PALETTE["rule"], alpha=0.25, linewidth=0.8)
 
-    described = "; ".join(
+    def described(arm: str, gain: Mapping[str, Any]) -> str:
+        bounds = ends(governing(gain), "{:+.4f}".format)
+        return f"{short_name(arm)} {gain['gain']:+.4f} {bounds}".strip()
+
+    text = "; ".join(
         f"{unique_tokens(result):,} tokens: "
-        + ", ".join(f"{short_name(a)} {g['gain']:+.4f}" for a, g in advantages(result).items())
+        + ", ".join(described(arm, gain) for arm, gain in advantages(result).items())
         for result in sized
     )
-    return draw_svg("sizes", f"SBP's gain by unique tokens: {described}", width, height, draw)
+    return draw_svg("sizes", f"SBP's gain by unique tokens: {text}", width, height, draw)

@@ -56,7 +56,8 @@ def report(
     were compared on validation text. `seed` (0) and `bootstrap_resamples` (10,000) are of a
     comparison; a run has its own.
 
-    Counts: the result, as in result.json. Raises BadInput.
+    Counts: the result, as in result.json, of several runs with the others as `beside` and what is
+    said of size as `standing`. Raises BadInput.
     """
     path = output_path(output, ".html")
     if path.exists() and not (path.is_file() and is_report(path)):
@@ -77,8 +78,10 @@ def report(
     if path.exists() and path.read_bytes() != render(data).encode() and not overwrite:
         raise BadInput(f"{path}: is there already; name another output, or say --overwrite")
     write_report(data, path)
-    shown = [comparison_table(data.result), *standing_lines([data.result, *data.beside])]
-    return Outcome(path, digest(data.result), data.result, "\n".join(shown))
+    counts, standing = data.result, standing_lines([data.result, *data.beside])
+    if data.beside:
+        counts = {**counts, "beside": list(data.beside), "standing": standing}
+    return Outcome(path, digest(counts), counts, "\n".join([comparison_table(counts), *standing]))
 
 
 def _arms(source: Source) -> list[Path] | Mapping[str, Files]:
