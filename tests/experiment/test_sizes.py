@@ -211,6 +211,7 @@ def test_the_verb_puts_runs_beside_the_first(finished_run: Path, tmp_path: Path)
     page = tmp_path / "page.html"
     alone = synboot.report(finished_run / "small", page)
     assert "From which size on" not in page.read_text()
+    assert not page.with_suffix(".svg").exists()
     with pytest.raises(BadInput, match="overwrite"):
         synboot.report([finished_run / "small", other], page)
     made = synboot.report([finished_run / "small", other], page, overwrite=True)
@@ -223,6 +224,15 @@ def test_the_verb_puts_runs_beside_the_first(finished_run: Path, tmp_path: Path)
     assert made.text.startswith(alone.text + "\nSBP is ")
     assert "From which size on" in page.read_text()
     assert "another" in page.read_text()
+    curve = page.with_suffix(".svg")
+    ElementTree.fromstring(curve.read_text())
+    for text, hint in ((curve.read_text() + " ", "say --overwrite"), ("<svg/>", r"output$")):
+        curve.write_text(text)
+        with pytest.raises(BadInput, match=rf"page\.svg: is there already; .*{hint}"):
+            synboot.report(
+                [finished_run / "small", other], page, overwrite=hint != "say --overwrite"
+            )
+        assert curve.read_text() == text
 
     for break_it, said in (
         ("[]", "field corpus.documents.test: expected a number, got None"),

@@ -12,8 +12,9 @@ import pyarrow as pa
 from synboot.core.config import validate
 from synboot.core.errors import BadInput
 from synboot.core.judgement import Judge
-from synboot.core.storage import digest, read_json
+from synboot.core.storage import atomic_file, digest, read_json
 from synboot.experiment.arm_scores import compare_scores
+from synboot.experiment.figures_statistics import sizes_figure
 from synboot.experiment.judges import FinishedJudge
 from synboot.experiment.phrases import is_number
 from synboot.experiment.plan import make_plan
@@ -52,9 +53,9 @@ def report(
     """Write the page of a finished run (its directory, such as runs/demo), or of a comparison:
     `{arm: file of evaluate}`, several files an arm for several training seeds (or a list of
     `arm=file`). Arms are named as in a recipe: gains are over `repetition`, recovered needs `sbp`
-    and `oracle` too. Runs after the first stand beside it: SBP's gains by size, and variants that
-    were compared on validation text. `seed` (0) and `bootstrap_resamples` (10,000) are of a
-    comparison; a run has its own.
+    and `oracle` too. Runs after the first stand beside it: SBP's gains by size, a curve that is
+    written alone too (`output`, ending in .svg), and variants that were compared on validation
+    text. `seed` (0) and `bootstrap_resamples` (10,000) are of a comparison; a run has its own.
 
     Counts: the result, as in result.json, of several runs with the others as `beside` and what is
     said of size as `standing`. Raises BadInput.
@@ -77,11 +78,24 @@ def report(
         data = _of_scores(arms, seed=seed or 0, num_resamples=resamples)
     if path.exists() and path.read_bytes() != render(data).encode() and not overwrite:
         raise BadInput(f"{path}: is there already; name another output, or say --overwrite")
+    curve = sizes_figure([data.result, *data.beside])
+    if curve is not None:
+        _write_curve(curve, path.with_suffix(".svg"), overwrite)
     write_report(data, path)
     counts, standing = data.result, standing_lines([data.result, *data.beside])
     if data.beside:
         counts = {**counts, "beside": list(data.beside), "standing": standing}
     return Outcome(path, digest(counts), counts, "\n".join([comparison_table(counts), *standing]))
+
+
+def _write_curve(curve: str, path: Path, overwrite: bool) -> None:
+    there = path.read_text(errors="replace") if path.exists() else curve
+    ours = there.startswith(curve[: curve.index(":")])
+    if not ours or (there != curve and not overwrite):
+        hint = ", or say --overwrite" if ours else ""
+        raise BadInput(f"{path}: is there already; name another output{hint}")
+    with atomic_file(path, "w") as file:
+        file.write(curve)
 
 
 def _arms(source: Source) -> list[Path] | Mapping[str, Files]:
