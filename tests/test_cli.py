@@ -54,6 +54,23 @@ def test_bad_settings_are_one_line_and_exit_2(
     assert not runs.exists()
 
 
+def test_what_a_command_does_not_need_is_not_imported(tmp_path: Path) -> None:
+    """A second or more each."""
+    slow = ["torch._inductor", "transformers.modeling_utils", "sklearn", "matplotlib"]
+    program = f"""
+import sys
+from synboot.cli import main
+try:
+    main()
+except SystemExit as end:
+    print(end.code, [name for name in {slow} if name in sys.modules])
+"""
+    for verb in (("run", "none.yaml"), ("pair", "none", "-o", "pairs.parquet")):
+        command = [sys.executable, "-c", program, *verb]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+        assert done.stdout == "2 []\n"
+
+
 def test_missing_and_broken_recipes(synboot, tmp_path: Path) -> None:
     assert synboot("run", str(tmp_path / "none.yaml")).returncode == 2
     broken = tmp_path / "broken.yaml"

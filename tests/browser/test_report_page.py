@@ -19,7 +19,8 @@ sys.path.append(str(Path(__file__).parents[1] / "experiment"))
 
 from sample_run import HOSTILE, report_data
 
-from synboot.experiment.report import ReportData, write_report
+from synboot.experiment.report import write_report
+from synboot.experiment.report_data import ReportData
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 WIDTHS = (320, 380, 500, 700, 701, 900, 1040, 1041, 1400)

@@ -11,7 +11,7 @@ import numpy as np
 
 from synboot.eval.quality.figures import rate_of
 from synboot.eval.quality.summary import quality_of
-from synboot.experiment.report import ReportData
+from synboot.experiment.report_data import ReportData
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -15,7 +15,8 @@ sys.path.append(str(Path(__file__).parent))
 from sample_run import HOSTILE, Page, light_data, report_data, sample_quality, sample_result
 
 from synboot.experiment import figures, report
-from synboot.experiment.report import ReportData, headline, render, write_report
+from synboot.experiment.report import headline, render, write_report
+from synboot.experiment.report_data import ReportData
 
 ARXIV = "https://arxiv.org/abs/2509.15248"
 

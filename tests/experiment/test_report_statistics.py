@@ -19,7 +19,8 @@ from sample_run import Page, sample_arm, sample_result
 from synboot.experiment import figures, figures_statistics
 from synboot.experiment.findings import doubts, findings
 from synboot.experiment.phrases import rivals
-from synboot.experiment.report import ReportData, headline, render
+from synboot.experiment.report import headline, render
+from synboot.experiment.report_data import ReportData
 from synboot.experiment.summary import comparison_table
 
 HERE = Path(__file__).parent

@@ -23,7 +23,8 @@ import synboot
 from synboot.core.errors import BadInput
 from synboot.experiment.figures import NARROW, WIDE
 from synboot.experiment.figures_statistics import sizes_figure
-from synboot.experiment.report import ReportData, render
+from synboot.experiment.report import render
+from synboot.experiment.report_data import ReportData
 from synboot.experiment.sizes import by_size, sizes_section, variants_section
 
 HERE = Path(__file__).parent

@@ -7,7 +7,7 @@ from typing import Any
 
 from synboot.core.errors import BadInput
 from synboot.experiment.findings import ARM_SCORES, doubts, findings, metrics
-from synboot.experiment.report import ReportData
+from synboot.experiment.report_data import ReportData
 from synboot.experiment.statistics.scores import mean_scores
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from synboot.experiment.recipe import RuntimeConfig
@@ -19,17 +20,26 @@ _PART_DRAWS = {"cpu": 512, "cuda": 8192}  # 8 a slot, so that few slots are empt
 class Numerics:
     """The settings of `runtime` that results may depend on in their last bits."""
 
-    training: dict[str, Any]
+    runtime: RuntimeConfig
+    eager_training: dict[str, Any]
+    """`training` without its `compile`."""
     parts: dict[str, Any]
     draws: dict[str, Any]
     scoring: dict[str, Any]
     embedding: dict[str, Any]
     """Of parts of documents that a model reads."""
 
+    @cached_property
+    def training(self) -> dict[str, Any]:
+        """Made where something is trained, since looking for a compiler takes a second. Raises
+        BadInput for one that was asked for and that this machine does not have."""
+        device = resolve_device(self.runtime.device)
+        return self.eager_training | {"compile": resolve_compile(self.runtime.compile, device)}
+
 
 def numerics_of(runtime: RuntimeConfig) -> Numerics:
     """The numerics of training, of parts of documents, of draws and of held-out scores. Raises
-    BadInput for a device or a compiler that this machine does not have."""
+    BadInput for a device that this machine does not have."""
     device = resolve_device(runtime.device)
     shared = {"device": device.type, "attention": "sdpa"} | _versions("torch", "transformers")
     precision = resolve_precision(runtime.precision, device)
@@ -38,12 +48,12 @@ def numerics_of(runtime: RuntimeConfig) -> Numerics:
         "numpy", "scipy", "scikit-learn", "tokenizers"
     )
     return Numerics(
-        training={
+        runtime=runtime,
+        eager_training={
             **shared,
             "threads": runtime.threads,
             "precision": precision,
             "micro_rows": runtime.micro_rows,
-            "compile": resolve_compile(runtime.compile, device),
         },
         parts=parts,
         embedding=parts | shared,

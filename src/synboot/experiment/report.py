@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -28,6 +27,7 @@ from synboot.experiment.phrases import (
     verdict_of,
 )
 from synboot.experiment.quality_report import quality_section
+from synboot.experiment.report_data import ReportData
 from synboot.experiment.report_statistics import statistics_section
 from synboot.experiment.seed_use import seed_use_line
 from synboot.experiment.sizes import sizes_section, variants_section
@@ -43,24 +43,6 @@ _MINUS = "\N{MINUS SIGN}"
 _SBP_GAIN = ("comparisons", "sbp", "bits_per_byte")
 # Characters that HTML or UTF-8 cannot carry. Those of C0 have a picture; the others get U+FFFD.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-
-
-@dataclass(frozen=True)
-class ReportData:
-    """What the page is made of.
-
-    `result` is `result.json`. `curves`: `arm`, `seed`, `points` of `step`, `tokens`, `train_loss`,
-    `validation_loss`. `pairs`: `counts`, `similarity_edges`, `similarity_kept`, `similarity_all`,
-    `degree`, `kept_samples`, `dropped_samples`. `synthetic`: `counts`, `samples`,
-    `dropped_samples`. Missing and None fields show as a dash. `beside`: the `result.json` of other
-    runs, of other sizes or of variants on validation text.
-    """
-
-    result: dict[str, Any]
-    curves: list[dict[str, Any]]
-    pairs: dict[str, Any]
-    synthetic: dict[str, Any]
-    beside: Sequence[Mapping[str, Any]] = ()
 
 
 def write_report(data: ReportData, path: Path) -> None:

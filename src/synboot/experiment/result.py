@@ -16,7 +16,7 @@ from synboot.experiment.findings import doubts, findings, metrics
 from synboot.experiment.phrases import but_same_cost, which_bases
 from synboot.experiment.plan import Plan
 from synboot.experiment.recipe import Recipe
-from synboot.experiment.report import ReportData
+from synboot.experiment.report_data import ReportData
 from synboot.experiment.seed_use import seed_use_caveat, seed_use_facts
 from synboot.experiment.stages.corpus import (
     heldout_documents,

@@ -9,10 +9,8 @@ from typing import Any
 
 from synboot.core.events import Display, EventLog
 from synboot.core.storage import atomic_file, write_json
-from synboot.experiment.figures import comparison_figure
 from synboot.experiment.plan import Plan, make_plan, planned_cost
 from synboot.experiment.recipe import Recipe
-from synboot.experiment.report import write_report
 from synboot.experiment.result import build_report_data
 from synboot.experiment.stages.corpus import check_oracle
 from synboot.pipeline.runner import Runner
@@ -93,6 +91,9 @@ def run_recipe(
     if until is not None:
         runner.events.emit("run_done", until=until)
         return None
+    from synboot.experiment.figures import comparison_figure  # slow to import: drawn at the end
+    from synboot.experiment.report import write_report
+
     data = build_report_data(plan, artifacts)
     write_json(paths.result, data.result)
     write_report(data, paths.report)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -18,7 +18,6 @@ from transformers import (
     AutoModelForCausalLM,
     GenerationConfig,
     Qwen3Config,
-    Qwen3ForCausalLM,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
@@ -26,6 +25,9 @@ from transformers.utils import logging as transformers_logging
 from synboot.core.errors import BadInput
 from synboot.core.rng import seed_for
 from synboot.core.storage import digest, file_checksum, write_json
+
+if TYPE_CHECKING:
+    from transformers import Qwen3ForCausalLM
 
 # Its bars would run through ours.
 transformers_logging.disable_progress_bar()
@@ -100,6 +102,8 @@ def new_model(
     shape: Shape, *, vocab_size: int, context: int, end_id: int, seed: int
 ) -> Qwen3ForCausalLM:
     """A freshly initialised model (normal, standard deviation 0.02); float32, on the CPU."""
+    from transformers import Qwen3ForCausalLM  # brings all that transformers' models need
+
     config = Qwen3Config(
         vocab_size=vocab_size,
         hidden_size=shape.width,

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch._inductor.cpp_builder import get_cpp_compiler
-from torch._inductor.exc import InductorError, InvalidCxxCompiler
 
 from synboot.core.errors import BadInput, SynbootError
 from synboot.train.device import DeviceName, resolve_device
@@ -38,6 +36,9 @@ _compiled_for: object = None
 @cache
 def no_compiler() -> str | None:
     """Why inductor cannot make code for this machine's CPU; None if it can."""
+    from torch._inductor.cpp_builder import get_cpp_compiler  # a second or more to import
+    from torch._inductor.exc import InvalidCxxCompiler
+
     headers = sysconfig.get_path("include")
     try:
         command = [get_cpp_compiler(), "-x", "c++", "-fsyntax-only", "-I", headers, "-"]
@@ -97,6 +98,8 @@ def compiled_blocks(
     at the first call of a block that cannot be compiled.
     """
     global _compiled_for
+    from torch._inductor.exc import InductorError
+
     model = models[0]
     names = set(model._no_split_modules or ())
     blocks = [m for each in models for m in each.modules() if type(m).__name__ in names]

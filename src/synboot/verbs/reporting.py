@@ -19,7 +19,8 @@ from synboot.experiment.judges import FinishedJudge
 from synboot.experiment.phrases import is_number
 from synboot.experiment.plan import make_plan
 from synboot.experiment.recipe import Recipe
-from synboot.experiment.report import ReportData, is_report, render, write_report
+from synboot.experiment.report import is_report, render, write_report
+from synboot.experiment.report_data import ReportData
 from synboot.experiment.result import build_report_data
 from synboot.experiment.run import RunPaths
 from synboot.experiment.sizes import advantages, standing_lines

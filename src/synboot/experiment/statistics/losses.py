@@ -26,7 +26,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 from synboot.core.rng import rng
 from synboot.experiment.statistics.scores import Metric, Scores, require_same_documents, units_of
@@ -275,7 +275,7 @@ def _as_they_are(values: NDArray[np.float64]) -> NDArray[np.float64]:
 @cache
 def _t(degrees: float) -> float:
     """The quantile of Student's t at which LEVEL lies between it and its negative."""
-    return float(stats.t.ppf((1 + LEVEL) / 2, degrees))
+    return float(stdtrit(degrees, (1 + LEVEL) / 2))
 
 
 def _weighted(weights: Weights, values: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:

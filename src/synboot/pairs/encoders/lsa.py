@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csr_matrix
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.utils.extmath import randomized_svd
+
+if TYPE_CHECKING:  # a second to import, so it is done where it is used
+    from scipy.sparse import csr_matrix
+    from sklearn.feature_extraction.text import TfidfVectorizer
 
 from synboot.core.errors import BadInput
 from synboot.core.rng import seed_for
@@ -40,6 +42,8 @@ class LsaEncoder:
 
         Raises BadInput if the texts hold fewer than two words or documents.
         """
+        from sklearn.utils.extmath import randomized_svd
+
         vectorizer = _new_vectorizer(None)
         try:
             matrix = vectorizer.fit_transform(texts)
@@ -95,4 +99,6 @@ def fitting_flops(words: int, dimensions: int) -> int:
 
 
 def _new_vectorizer(vocabulary: dict[str, int] | None) -> TfidfVectorizer:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     return TfidfVectorizer(sublinear_tf=True, dtype=np.float32, vocabulary=vocabulary)
