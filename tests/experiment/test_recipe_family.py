@@ -76,6 +76,24 @@ def test_all_arms_controls_and_seeds_and_one_search(name: str) -> None:
         assert shown in line
 
 
+def test_the_variants_are_those_of_the_protocol() -> None:
+    frozen, variants = recipe_of("frozen/cpu-small-all"), recipe_of("cpu-small-variants")
+    table = PROTOCOL.partition("They are these")[2].partition("## ")[0]
+    named = [name for row in re.findall(r"^\| `.*", table, re.MULTILINE)
+             for name in re.findall(r"`([a-z_0-9]+)`", row.split("|")[1])]  # fmt: skip
+    assert [name for name in named if name != "real_context"] == list(variants.experiment.variants)
+    assert variants.evaluate.split == "valid"
+    assert variants.search == frozen.search
+    assert frozen.search is not None
+    assert variants.budget.training_tokens == frozen.search.training_tokens
+    assert {seed for _, seed in plan_of("cpu-small-variants").pretrain} == {1001}
+    for arm, settings in variants.experiment.overrides.items():
+        assert frozen.experiment.overrides[arm] == settings
+    assert set(frozen.experiment.overrides) - set(variants.experiment.overrides) == {
+        "repetition_2x", "repetition_4x", "repetition_8x",
+    }  # fmt: skip
+
+
 def test_what_cpu_small_made_is_a_part_of_it() -> None:
     plain, everything = plan_of("cpu-small"), plan_of("cpu-small-all")
     for arm in ("repetition", "sbp"):

@@ -260,9 +260,14 @@ class ExperimentConfig(Config):
     variants: dict[str, VariantConfig] = Field(default_factory=dict)
     """Arms that are others with other settings, by name."""
     overrides: dict[str, Settings] = Field(default_factory=dict)
-    """Settings of single arms, which their variants have too."""
+    """Settings of single arms, which their variants have too; null takes an arm's out of a base."""
     ensembles: bool = False
     """Also score the mean probability of an arm's seeds."""
+
+    @field_validator("overrides", mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        return {k: v for k, v in given.items() if v is not None} if type(given) is dict else given
 
     def kind_of(self, arm: str) -> str:
         """What an arm is a variant of; itself, if it is none."""
