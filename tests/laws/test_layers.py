@@ -18,6 +18,10 @@ LAZY = {
     "pairs/encoders/sentence_transformers.py": "an optional dependency, with an install hint",
     "eval/harness.py": "an optional dependency, with an install hint",
     "core/events.py": "rich is loaded only where there is a terminal to draw on",
+    "experiment/run.py": "drawing takes a second to import, and most commands draw nothing",
+    "model/architecture.py": "transformers' model code takes a second, for new models alone",
+    "pairs/encoders/lsa.py": "scikit-learn takes a second, where lsa is not asked for too",
+    "train/compiled.py": "inductor takes a second or two, where nothing is trained too",
 }
 
 

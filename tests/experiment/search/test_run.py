@@ -192,3 +192,37 @@ class TestSearch:
         assert fresh["missing"] == 8
         assert fresh["known_flops_to_do"] > 0
         assert "after repetition's winner" in planned_table(fresh)
+
+    def test_the_best_are_trained_again_on_all_tokens(self, searched: dict[str, Any]) -> None:
+        """The trials as before, then the finals; a dry run knows them when all trials are done."""
+        given: Recipe = searched["recipe"]
+        assert given.search is not None
+        changes = {"finalists": 2, "trials": 4}
+        recipe = given.model_copy(
+            update={"name": "finals", "search": given.search.model_copy(update=changes)}
+        )
+        runs = searched["runs"]
+        before = describe_search(recipe, runs)
+        assert before["missing"] >= 4
+        assert "the best 2 of its trials" in planned_table(before)
+        display = Recorder()
+        with own_threads():
+            found = search_recipe(recipe, runs, display=display)
+        for arm, one in found["arms"].items():
+            trials = {t["trial"]: t["validation_loss"] for t in one["trials"]}
+            best = sorted((v, n) for n, v in trials.items() if v is not None)[:2]
+            finals = {t["trial"]: t for t in one["finals"]}
+            assert sorted(finals) == sorted(number for _, number in best)
+            assert {t["trained_tokens"] for t in one["finals"]} == {8000}
+            losses = {number: t["validation_loss"] for number, t in finals.items()}
+            assert one["winner"] == min(losses, key=losses.__getitem__)
+            assert one["validation_loss"] == min(losses.values())
+            assert one["settings"] == finals[one["winner"]]["settings"]
+            assert sum(f": final of {arm}, " in line for line in display.lines) == 2
+        table = search_table(found)
+        assert "2 finals an arm, of its best trials, 8,000 training tokens each" in table
+        assert table.count("*") == len(found["arms"]) + 1
+        assert "trained again on 8,000 tokens" in (runs / "finals" / "frozen.yaml").read_text()
+        after = describe_search(recipe, runs)
+        assert after["missing"] == 0
+        assert "the best" not in planned_table(after)

@@ -59,6 +59,8 @@ def test_the_recipe_seed_keys_the_sample() -> None:
     [
         (["search.space={tune.learning_rate: [0.1]}"], "space: tune.learning_rate cannot be sea"),
         (["search.space={pretrain.num_validations: [2]}"], "pretrain.num_validations cannot be"),
+        ([BOTH, "search.finalists=1"], "finalists: expected trials of fewer tokens"),
+        ([BOTH, "search.finalists=3"], "finalists: expected at most the 2 trials"),
         (["search.space={pretrain.dropout: [0.1, 0.1]}"], "space.pretrain.dropout: expected at"),
         (["search.space={pretrain.dropout: []}"], "space.pretrain.dropout: expected at least"),
         (["search.space={pretrain.dropout: [1.5]}"], "search.space: pretrain: field dropout"),
