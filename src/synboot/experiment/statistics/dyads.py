@@ -8,9 +8,14 @@ from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
-from synboot.experiment.statistics.losses import LEVEL, MIN_DOCUMENTS, Bounds, Interval, Refused
+from synboot.experiment.statistics.losses import (
+    MIN_DOCUMENTS,
+    Bounds,
+    Interval,
+    Refused,
+    student_t,
+)
 
 
 def ratio_over_pairs(
@@ -49,5 +54,5 @@ def ratio_over_pairs(
     twice = sum(residual**2 for sides, residual in unordered.items() if len(sides) == 2)
     variance = max(sum(one**2 for one in of_member.values()) - twice, own)
     error = sqrt(variance * count / (count - 1)) / total
-    half = float(stdtrit(count - 1, (1 + LEVEL) / 2)) * error
+    half = student_t(count - 1) * error
     return value, Interval(value - half, value + half)

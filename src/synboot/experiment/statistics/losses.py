@@ -192,7 +192,7 @@ class Losses:
             margin = self._t_of_documents * math.sqrt(self._variance_of_documents(weights))
         else:
             of_seeds = self._variance_of_seeds(weights, seeds)
-            margin = _t(seeds - 1) * math.sqrt(of_seeds)
+            margin = student_t(seeds - 1) * math.sqrt(of_seeds)
             if over == "both":
                 margin = self._margin_of_both(weights, of_seeds, seeds)
         value = self.value(weights)
@@ -209,13 +209,15 @@ class Losses:
 
     @property
     def _t_of_documents(self) -> float:
-        return _t(self._effective - 1)
+        return student_t(self._effective - 1)
 
     def _margin_of_both(self, weights: Weights, of_seeds: float, seeds: int) -> float:
         of_documents = self._variance_of_documents(weights)
         share = of_seeds / (of_seeds + of_documents) if of_seeds > 0 else 0.0
         narrow = self._t_of_documents
-        quantile = narrow + max(_t(seeds - 1) - narrow, 0.0) * math.pow(share, 2 - 1.5 / seeds)
+        quantile = narrow + max(student_t(seeds - 1) - narrow, 0.0) * math.pow(
+            share, 2 - 1.5 / seeds
+        )
         sum_of_both = of_seeds + of_documents - self._variance_of_both(weights)
         return quantile * math.sqrt(max(sum_of_both, of_seeds, of_documents))
 
@@ -273,7 +275,7 @@ def _as_they_are(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @cache
-def _t(degrees: float) -> float:
+def student_t(degrees: float) -> float:
     """The quantile of Student's t at which LEVEL lies between it and its negative."""
     return float(stdtrit(degrees, (1 + LEVEL) / 2))
 
