@@ -79,6 +79,27 @@ def test_sbp_is_compared_with_each_rival_directly() -> None:
     assert rivals(found("repetition", "sbp")) == ""
 
 
+def test_a_variant_is_compared_with_the_controls_as_sbp_is() -> None:
+    plain = found(multiples=MULTIPLES)
+    controls = ["random_pairs", "repetition_same_cost"]
+    result = found(multiples=MULTIPLES, rivals_of={"self_distillation": controls})
+    over = result["statistics"].pop("variants_over")
+    assert plain["statistics"].pop("variants_over") == {}
+    assert result == plain
+    assert list(over["self_distillation"]) == controls
+    for arm, gains in over["self_distillation"].items():
+        own, other = (
+            result["comparisons"][a]["bits_per_byte"]["gain"] for a in ("self_distillation", arm)
+        )
+        assert gains["bits_per_byte"]["gain"] == pytest.approx(own - other)
+        assert {"verdict", "both", "by_seed"} <= set(gains["bits_per_byte"])
+    result["statistics"]["variants_over"] = over
+    said = rivals(result)
+    assert said.startswith(rivals(plain))
+    assert "self-distillation is " in said
+    assert rivals(result | {"split": "valid"}) == rivals(plain)
+
+
 def test_data_efficiency_is_of_arms_that_are_not_more_data() -> None:
     result = found(multiples=MULTIPLES)["data_efficiency"]
     assert [run["multiple"] for run in result["runs"]] == [1, 2, 8]

@@ -66,6 +66,7 @@ def test_all_arms_controls_and_seeds_and_one_search(name: str) -> None:
     assert first.search is not None
     assert recipe.search.trials == first.search.trials == 8
     assert recipe.search.finalists == first.search.finalists == 3
+    assert "an arm's three best trials are trained again on all training tokens" in PROTOCOL
     assert recipe.search.seed == first.search.seed == 1000
     for setting, values in recipe.search.space.items():
         shown = ", ".join(f"{value:g}" for value in values)
@@ -84,6 +85,7 @@ def test_the_variants_are_those_of_the_protocol() -> None:
              for name in re.findall(r"`([a-z_0-9]+)`", row.split("|")[1])]  # fmt: skip
     assert [name for name in named if name != "real_context"] == list(variants.experiment.variants)
     assert variants.evaluate.split == "valid"
+    assert variants.evaluate.tasks == ()
     assert variants.search == frozen.search
     assert variants.budget == frozen.budget
     assert {seed for _, seed in plan_of("cpu-small-variants").pretrain} == {1001}

@@ -40,6 +40,19 @@ def clone(tmp_path: Path) -> Path:
     return clone
 
 
+TASKS = ("eval_blimp/blimp", "eval_lambada/lambada_openai_test", "eval_mc/arc_easy_test",
+         "eval_mc/sciq", "eval_mc/piqa_val")  # fmt: skip
+
+
+def with_data(data: Path) -> Path:
+    """A folder with all that the command reads."""
+    (data / "enwiki_sec").mkdir(parents=True)
+    for name in TASKS:
+        (data / name).parent.mkdir(exist_ok=True)
+        (data / f"{name}.jsonl.gz").touch()
+    return data
+
+
 def called(
     clone: Path, *arguments: str, folder: Path, found: str = ""
 ) -> tuple[subprocess.CompletedProcess[str], list[list[str]]]:
@@ -60,12 +73,11 @@ def called(
 
 
 def test_all_sizes_the_variants_and_one_report(clone: Path, tmp_path: Path) -> None:
-    data = tmp_path / "the data: # here"
-    (data / "enwiki_sec").mkdir(parents=True)
+    data = with_data(tmp_path / "the data: # here")
     outcome, calls = called(clone, data.name, "runtime.threads=2", folder=tmp_path)
     assert outcome.returncode == 0, outcome.stderr
-    recipes = ["recipes/cpu-small-variants.yaml"]
-    recipes += [f"recipes/frozen/{size}.yaml" for size in ("cpu-small-all", "cpu-larger-all")]
+    recipes = [f"recipes/frozen/{size}.yaml" for size in ("cpu-small-all", "cpu-larger-all")]
+    recipes += ["recipes/cpu-small-variants.yaml"]
     assert [call[:2] for call in calls[:-1]] == [["run", recipe] for recipe in recipes]
     runs = clone / "run s&"
     for call in calls[:-1]:
@@ -85,9 +97,24 @@ def test_all_sizes_the_variants_and_one_report(clone: Path, tmp_path: Path) -> N
     assert calls[-1][4:] == ["--output", str(runs / "experiment.html"), "--overwrite"]
 
 
+def test_a_size_is_read_with_its_chosen_variant_where_there_is_one(
+    clone: Path, tmp_path: Path
+) -> None:
+    chosen = clone / "recipes" / "frozen" / "cpu-small-chosen.yaml"
+    chosen.write_text("base: cpu-small-all.yaml\n")
+    frozen = (clone / "recipes" / "frozen" / "cpu-small-all.yaml").read_text()
+    data = str(with_data(tmp_path / "data"))
+    outcome, calls = called(clone, "--search", data, folder=tmp_path, found=frozen)
+    assert outcome.returncode == 0, outcome.stderr
+    assert [call[1] for call in calls[:2]] == [
+        "recipes/cpu-small-all.yaml",
+        "recipes/frozen/cpu-small-chosen.yaml",
+    ]
+    assert calls[-1][1] == str(clone / "run s&" / "cpu-small-chosen")
+
+
 def test_a_search_that_finds_other_settings_stops_it(clone: Path, tmp_path: Path) -> None:
-    (tmp_path / "data" / "enwiki_sec").mkdir(parents=True)
-    data = str(tmp_path / "data")
+    data = str(with_data(tmp_path / "data"))
     outcome, calls = called(clone, "--search", data, folder=tmp_path, found="name: other\n")
     assert outcome.returncode == 3
     assert "found other settings" in outcome.stderr
@@ -104,3 +131,11 @@ def test_a_folder_without_the_corpus_is_refused(clone: Path, tmp_path: Path) -> 
         outcome, calls = called(clone, *arguments, folder=tmp_path)
         assert (outcome.returncode, calls) == (2, [])
         assert "FOLDER has enwiki_sec/" in outcome.stderr
+    data = with_data(tmp_path / "data")
+    outcome, calls = called(clone, "data", "experiment.seeds=[0]", folder=tmp_path)
+    assert (outcome.returncode, calls) == (2, [])
+    assert "experiment.seeds=[0]: expected runtime." in outcome.stderr
+    (data / "eval_mc" / "sciq.jsonl.gz").unlink()
+    outcome, calls = called(clone, "data", folder=tmp_path)
+    assert (outcome.returncode, calls) == (2, [])
+    assert "sciq.jsonl.gz: no such file" in outcome.stderr

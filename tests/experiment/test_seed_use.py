@@ -191,6 +191,10 @@ def with_saved(gain: float, verdict: str, **bounds: float) -> dict[str, Any]:
 
 def test_a_caveat_says_no_more_than_is_known() -> None:
     assert seed_use_caveat(with_saved(0.2, "better", low=0.1, high=0.3)) == []
+    few = with_saved(0.2, "better", low=0.1, high=0.3)
+    few["synthesizer"]["seed_use"]["independent"] = 12
+    (narrow,) = seed_use_caveat(few)
+    assert "pairs of 12 documents or groups: its interval may be too narrow" in narrow
     (wide,) = seed_use_caveat(with_saved(0.01, "unclear", low=-0.1, high=0.12))
     assert "not clear that the synthesizer uses" in wide
     assert "+0.0100 [-0.1000, +0.1200]" in wide

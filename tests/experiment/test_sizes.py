@@ -25,7 +25,7 @@ from synboot.experiment.figures import NARROW, WIDE
 from synboot.experiment.figures_statistics import sizes_figure
 from synboot.experiment.report import render
 from synboot.experiment.report_data import ReportData
-from synboot.experiment.sizes import by_size, sizes_section, variants_section
+from synboot.experiment.sizes import by_size, sizes_section, standing_lines, variants_section
 
 HERE = Path(__file__).parent
 _statistics = runpy.run_path(str(HERE / "test_report_statistics.py"))
@@ -117,7 +117,10 @@ def test_a_budget_counts_as_ahead_only_if_all_of_its_runs_are() -> None:
     sentence = said_of([large, small])
     assert "in no run: at 5,000 unique tokens and 590,944 parameters behind" in sentence
     assert "and 5,909,440 parameters ahead, +0.30" in sentence
-    assert sizes_figure([large, small]) is not None
+    figure = sizes_figure([large, small])
+    assert figure is not None
+    assert "5,000 tokens, 590,944 parameters: repetition -0.3000" in figure
+    assert "5.9M" in figure
     more = said_of([large, small, size(9000, {"repetition": 0.3})])
     assert "in the largest run, of 9,000 unique tokens, alone" in more
 
@@ -125,7 +128,17 @@ def test_a_budget_counts_as_ahead_only_if_all_of_its_runs_are() -> None:
 def test_what_some_runs_lack_or_have_on_one_seed_is_said() -> None:
     runs = [size(1000, {"repetition": 0.3}), size(9000, {"repetition": 0.3, "random_pairs": 0.3})]
     assert said_of(runs, 1) == "SBP is ahead of random pairs in every run that has it (1 of 2)."
-    runs[1] = size(9000, {"repetition": 0.3}, seeds=1)
+    runs += [size(500, {"repetition": 0.3, "random_pairs": -0.3}), size(99000, {"repetition": 0.3})]
+    alone = "in the largest run that has it (2 of 4), of 9,000 unique tokens, alone."
+    assert alone in said_of(runs, 1)
+    runs.append(size(10_000, {"repetition": 0.3, "random_pairs": 0.3}))
+    rest = "from 9,000 unique tokens on, in the runs that have it (3 of 5)."
+    assert rest in said_of(runs, 1)
+    runs[-1] = size(10_000, {"repetition": 0.3, "random_pairs": -0.3}, seeds=1)
+    told = said_of(runs, 1)
+    assert "in smaller runs, not in the largest that has it (3 of 5): at 500" in told
+    assert told.endswith("at 10,000 unique tokens behind, -0.30 [-0.40, -0.20] (on one seed).")
+    runs = [size(1000, {"repetition": 0.3}), size(9000, {"repetition": 0.3}, seeds=1)]
     assert said_of(runs) == "SBP is ahead of repetition in every run that was made (on one seed)."
 
 
@@ -141,9 +154,15 @@ def test_sizes_stand_in_their_order_and_controls_that_a_size_lacks_are_left_out_
         ("random_pairs", 9000, "worse"),
     ]
     assert section["rivals"][1]["ends"] == "[+0.30, +0.50]"
-    assert section["same_test"]
+    assert not section["warning"]
+    assert len(standing_lines([large, small])) == 2
     large["corpus"]["bytes"]["test"] += 1
-    assert not sizes_section([large, small], signed=signed, percent=signed)["same_test"]
+    assert "same test" in sizes_section([large, small], signed=signed, percent=signed)["warning"]
+    assert "same test" in standing_lines([large, small])[-1]
+    behind = [size(1000, {"repetition": -0.3}), size(9000, {"repetition": -0.2})]
+    assert "rises with size" in said_of(behind)
+    behind[0]["corpus"]["bytes"]["test"] += 1
+    assert "with size" not in said_of(behind)
 
 
 def test_one_size_or_a_run_on_validation_text_has_no_curve() -> None:
@@ -234,6 +253,11 @@ def test_the_verb_puts_runs_beside_the_first(finished_run: Path, tmp_path: Path)
                 [finished_run / "small", other], page, overwrite=hint != "say --overwrite"
             )
         assert curve.read_text() == text
+
+    curve.unlink()
+    curve.mkdir()
+    with pytest.raises(BadInput, match=r"page\.svg: is there already and no file"):
+        synboot.report([finished_run / "small", other], page, overwrite=True)
 
     for break_it, said in (
         ("[]", "field corpus.documents.test: expected a number, got None"),

@@ -158,6 +158,7 @@ def test_real_pairs_take_the_place_of_the_synthetic_text() -> None:
         ([variant("a", "sbpp", rounds="2")], r"variants.a.of: .*'sbp'"),
         ([variant("oracle", set="{tune.passes: 2}")], "that no arm has, got oracle"),
         (["experiment.overrides.spb={tune.passes: 2}"], "overrides: expected one of .*, got spb"),
+        (["experiment.overrides.spb=null"], "overrides: expected an arm to take out, got spb"),
         (["experiment.overrides.sbp={tune.passes: no}"], r"sbp, section tune: field passes"),
         (["experiment.ensembles=true"], "ensembles: expected several seeds"),
     ],

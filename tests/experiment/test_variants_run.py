@@ -15,7 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from synboot.core.events import QuietDisplay
 from synboot.data.tokens import TokenStore
+from synboot.experiment.recipe import load_recipe
+from synboot.experiment.run import run_recipe
+from synboot.experiment.stages.process import own_threads
 
 SETTINGS = {
     "arms": ["repetition", "sbp", "real_context"],
@@ -144,9 +148,50 @@ def test_the_second_round_starts_from_the_first_model(run: Any) -> None:
     assert {"pretrain repetition, seed 0", "pretrain sbp, seed 0", "tune"} <= needed
 
 
+OPENED: list[str] = []
+WATCHING = [False]
+
+
+def _watch(event: str, arguments: Any) -> None:
+    if WATCHING[0] and event == "open":
+        OPENED.append(str(arguments[0]))
+
+
+@pytest.mark.slow
+def test_variants_on_validation_text_open_no_test_text(
+    run: Any, finished_run: Path, tmp_path: Path
+) -> None:
+    """Rubbish in its place, and its files watched: what chooses a variant cannot depend on it."""
+    runs = tmp_path / "runs"
+    shutil.copytree(finished_run, runs)
+    rubbish = [*runs.glob("artifacts/corpus/*/test.arrow"), *runs.glob("artifacts/tokens/*/test/*")]
+    assert len(rubbish) > 2
+    for path in rubbish:
+        path.write_bytes(b"\xff" * path.stat().st_size)
+    recipe = load_recipe(runs / "variants.yaml", ["evaluate.split=valid", "name=chosen"])
+    sys.addaudithook(_watch)
+    WATCHING[0] = True
+    try:
+        with own_threads():
+            result = run_recipe(recipe, runs, display=QuietDisplay())
+    finally:
+        WATCHING[0] = False
+    assert result is not None
+    assert result["split"] == "valid"
+    assert set(result["arms"]) == {*SETTINGS["arms"], *SETTINGS["variants"]}
+    read = {path.removeprefix(str(runs)) for path in OPENED if path.startswith(str(runs))}
+    assert any("/tokens/" in path and "/valid/" in path for path in read)
+    assert not [path for path in read if "/test" in path]
+
+
 @pytest.mark.slow
 def test_variants_are_shown(run: Any) -> None:
-    _, _, page = run
+    result, _, page = run
+    over = result["statistics"]["variants_over"]
+    assert {arm: list(gains) for arm, gains in over.items()} == {
+        arm: ["real_context"] for arm in SETTINGS["variants"]
+    }
+    assert "sbp first is" in page
     assert "pretrain.order synthetic_first" in page
     standing = page[page.index("SBP is") :].split(".")[0]
     assert "real context" in standing

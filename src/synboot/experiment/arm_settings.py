@@ -84,6 +84,11 @@ def arm_of_multiple(multiple: float) -> str:
     return f"repetition_{multiple:g}x"
 
 
+def is_multiple(arm: str) -> bool:
+    """Whether `arm_of_multiple` names an arm so."""
+    return re.fullmatch(r"repetition_[\d.e+]+x", arm) is not None
+
+
 def family_of(arm: str) -> str:
     """The arm whose settings it has: repetition of more text, or for longer, is repetition."""
     return REFERENCE if arm.startswith(f"{REFERENCE}_") else arm

@@ -18,7 +18,6 @@ neighbours, tuning and synthesis took, in FLOPs, as training tokens of its own.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +26,7 @@ from synboot.experiment.recipe import BudgetConfig, ExperimentConfig
 
 WITH_SYNTHETIC = ("sbp", "self_distillation", "random_pairs")
 WITH_PAIRED = "real_context"
+CONTROLS = ("self_distillation", "random_pairs", WITH_PAIRED)
 PAID_STAGES = ("embed", "neighbours", "tune", "synthesize")
 """What SBP pays beside its base model, which is the repetition arm, and the text's comparisons,
 which are no matrix products."""
@@ -39,9 +39,21 @@ def arm_names(experiment: ExperimentConfig) -> list[str]:
     return [*experiment.arms, *experiment.variants, *multiples, *same_cost]
 
 
-def is_multiple(arm: str) -> bool:
-    """Whether `arm_of_multiple` names an arm so."""
-    return re.fullmatch(r"repetition_[\d.e+]+x", arm) is not None
+def rivals_of_variants(experiment: ExperimentConfig) -> dict[str, list[str]]:
+    """Of each variant of SBP, the controls and those variants of controls that have its settings:
+    what it must be ahead of as SBP must."""
+    variants, names = experiment.variants, arm_names(experiment)
+    controls = [arm for arm in names if arm in (*CONTROLS, SAME_COST)]
+
+    def is_alike(arm: str, other: str) -> bool:
+        same = variants[arm].set == variants[other].set
+        return same and variants[arm].rounds == variants[other].rounds
+
+    return {
+        arm: controls + [v for v in variants if variants[v].of in CONTROLS and is_alike(v, arm)]
+        for arm, variant in variants.items()
+        if variant.of == "sbp"
+    }
 
 
 def arm_sources(

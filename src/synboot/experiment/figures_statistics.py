@@ -22,7 +22,13 @@ from synboot.experiment.figures import (
     write_label,
 )
 from synboot.experiment.phrases import ends, governing, is_number, over_controls
-from synboot.experiment.sizes import advantages, by_size, rivals_of, unique_tokens
+from synboot.experiment.sizes import (
+    advantages,
+    by_size,
+    rivals_of,
+    several_models,
+    unique_tokens,
+)
 
 _KINDS = (("documents", 5.0, 0.45), ("seeds", 1.5, 0.7), ("both", 3.0, 0.9))
 """Of an interval: over what, its width in points, its opacity."""
@@ -156,6 +162,10 @@ def sizes_figure(results: Sequence[Mapping[str, Any]], width: int = WIDE) -> str
                 tokens, [gain["gain"] for gain in gains], marker="o", color=colour, markersize=6,
                 linestyle=line,
             )  # fmt: skip
+            if line == "none" and place == len(rivals) - 1:
+                for x, result, gain in zip(tokens, met, gains, strict=True):
+                    size = short_number(float(f"{result['model']['parameters']:.2g}"))
+                    write_label(axes, (x, gain["gain"]), size, (8, 0), color=colour, va="center")
             for x, bounds in zip(tokens, map(governing, gains), strict=True):
                 if is_number(bounds.get("low")) and is_number(bounds.get("high")):
                     axes.plot(
@@ -183,8 +193,10 @@ def sizes_figure(results: Sequence[Mapping[str, Any]], width: int = WIDE) -> str
         bounds = ends(governing(gain), "{:+.4f}".format)
         return f"{short_name(arm)} {gain['gain']:+.4f} {bounds}".strip()
 
+    several = several_models(sized)
     text = "; ".join(
-        f"{unique_tokens(result):,} tokens: "
+        f"{unique_tokens(result):,} tokens"
+        + (f", {result['model']['parameters']:,} parameters: " if several else ": ")
         + ", ".join(described(arm, gain) for arm, gain in advantages(result).items())
         for result in sized
     )

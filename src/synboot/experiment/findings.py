@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from synboot.experiment.arm_settings import REFERENCE, SAME_COST
-from synboot.experiment.arms import is_multiple
+from synboot.experiment.arm_settings import REFERENCE, SAME_COST, is_multiple
 from synboot.experiment.phrases import verdict_of
 from synboot.experiment.statistics.efficiency import Multiples, data_efficiency
 from synboot.experiment.statistics.losses import LEVEL, Bounds, Losses, Refused
@@ -55,11 +54,13 @@ def findings(
     num_resamples: int,
     multiples: Mapping[str, float] | None = None,
     text_per_seed: bool = False,
+    rivals_of: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """`comparisons`, `recovered`, `statistics`, `data_efficiency`.
 
     `multiples`: the arms that are repetition of more and more unique text, and how many times the
-    unique budget it is; `text_per_seed`: synthetic text is written anew for every seed. Raises
+    unique budget it is; `text_per_seed`: synthetic text is written anew for every seed;
+    `rivals_of`: the arms that a variant of SBP is compared with beside repetition and SBP. Raises
     ValueError as `Losses` does.
     """
     of_metric = {
@@ -88,6 +89,13 @@ def findings(
             "sbp_over": {
                 arm: {metric: gain(of_metric[metric], arm, _METHOD) for metric in METRICS}
                 for arm in rivals
+            },
+            "variants_over": {
+                variant: {
+                    arm: {metric: gain(of_metric[metric], arm, variant) for metric in METRICS}
+                    for arm in arms
+                }
+                for variant, arms in (rivals_of or {}).items()
             },
         },
         "data_efficiency": _efficiency(losses, measured, multiples),

@@ -66,8 +66,14 @@ def times_ends(bounds: Mapping[str, Any] | None, runs: Sequence[Mapping[str, Any
 
 
 def rivals(result: Mapping[str, Any]) -> str:
-    """Where SBP stands beside the controls, in one sentence; nothing where there are none."""
-    over = over_controls(result)
+    """Where SBP, and on test text each variant of it, stands beside the controls, in a sentence
+    each; nothing where there are none."""
+    of_variants = {} if result.get("split") == "valid" else variants_over(result)
+    over = {"sbp": over_controls(result)} | of_variants
+    return " ".join(filter(None, (_beside(method, of) for method, of in over.items())))
+
+
+def _beside(method: str, over: Mapping[str, Any]) -> str:
     by_verdict: dict[str, list[str]] = {}
     for arm, gains in over.items():
         by_verdict.setdefault(verdict_of(gains["bits_per_byte"]), []).append(arm)
@@ -76,7 +82,7 @@ def rivals(result: Mapping[str, Any]) -> str:
         for verdict, words in RIVAL_VERDICTS.items()
         if verdict in by_verdict
     ]
-    return f"SBP is {'; '.join(parts)}." if parts else ""
+    return f"{arm_label(method)} is {'; '.join(parts)}." if parts else ""
 
 
 def which_bases(first: int, writers: int) -> str:
@@ -100,6 +106,17 @@ def over_controls(result: Mapping[str, Any]) -> dict[str, Any]:
     over = (result.get("statistics") or {}).get("sbp_over") or {}
     arms = result.get("arms") or {}
     return {arm: gains for arm, gains in over.items() if "of" not in (arms.get(arm) or {})}
+
+
+def variants_over(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What each variant of SBP gains over the controls."""
+    return dict((result.get("statistics") or {}).get("variants_over") or {})
+
+
+def methods_over(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What SBP gains over everything else that was scored, and each variant over the controls."""
+    over = (result.get("statistics") or {}).get("sbp_over") or {}
+    return {"sbp": over} | variants_over(result)
 
 
 def variant_rows(result: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -33,6 +33,7 @@ from synboot.experiment.arm_settings import (
     arm_of_multiple,
     by_section,
     check_arms,
+    is_multiple,
     settings_of,
 )
 from synboot.experiment.search.settings import SearchConfig, check_search
@@ -267,7 +268,13 @@ class ExperimentConfig(Config):
     @field_validator("overrides", mode="before")
     @classmethod
     def _without_nulls(cls, given: Any) -> Any:
-        return {k: v for k, v in given.items() if v is not None} if type(given) is dict else given
+        if type(given) is not dict:
+            return given
+        taken_out = [arm for arm, settings in given.items() if settings is None]
+        for arm in taken_out:
+            if arm not in (*get_args(ArmName), SAME_COST) and not is_multiple(arm):
+                raise ValueError(f"expected an arm to take out, got {arm}")
+        return {arm: settings for arm, settings in given.items() if arm not in taken_out}
 
     def kind_of(self, arm: str) -> str:
         """What an arm is a variant of; itself, if it is none."""

@@ -10,6 +10,7 @@ from synboot.experiment.phrases import (
     ends,
     governing,
     is_number,
+    methods_over,
     times,
     times_ends,
     verdict_of,
@@ -24,7 +25,11 @@ def statistics_section(
     """The values of `statistics.html.jinja`: rows of ready text, empty where nothing is known."""
     statistics = result.get("statistics") or {}
     gains = [("repetition", arm, of) for arm, of in (result.get("comparisons") or {}).items()]
-    gains += [(arm, "sbp", of) for arm, of in (statistics.get("sbp_over") or {}).items()]
+    gains += [
+        (arm, method, of)
+        for method, over in methods_over(result).items()
+        for arm, of in over.items()
+    ]
     return {
         "covers": statistics.get("covers") or {},
         "gains": [

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from synboot.core.storage import read_json
 from synboot.data.ngrams import all_windows, count_found, with_windows
 from synboot.experiment.arm_settings import REFERENCE, SAME_COST
+from synboot.experiment.arms import rivals_of_variants
 from synboot.experiment.chains import num_writers
 from synboot.experiment.ensembles import ensemble_facts
 from synboot.experiment.findings import doubts, findings, metrics
@@ -103,6 +104,7 @@ def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
             **resampling,
             multiples=_multiples(plan, artifacts),
             text_per_seed=recipe.experiment.bootstrap_per_seed,
+            rivals_of=rivals_of_variants(recipe.experiment),
         ),
         "cost_inclusive": _cost_inclusive(plan, artifacts),
         **ensemble_facts(

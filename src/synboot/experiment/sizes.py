@@ -24,6 +24,8 @@ from synboot.experiment.phrases import (
 )
 from synboot.experiment.seed_use import saved_by_seed
 
+OTHER_TEST = "The sizes were not scored on the same test text: their gains are not of one scale."
+_ON_ONE_SEED = " (on one seed)"
 Results = Sequence[Mapping[str, Any]]
 """Values of `result.json`."""
 
@@ -82,7 +84,7 @@ def sizes_section(results: Results, *, signed: Write, percent: Write) -> dict[st
         ],
         "rows": [_facts(result, signed, percent) for result in sized],
         "standing": [standing(sized, rival, signed) for rival in rivals_of(sized)],
-        "same_test": len({_test_text(result) for result in sized}) == 1,
+        "warning": "" if has_one_test(sized) else OTHER_TEST,
     }
 
 
@@ -90,7 +92,13 @@ def standing_lines(results: Results) -> list[str]:
     """The sentences of `sizes_section`, for a terminal."""
     sized = by_size(results)
     rivals = rivals_of(sized) if len(sized) > 1 else []
-    return [standing(sized, rival, "{:+.4f}".format) for rival in rivals]
+    lines = [standing(sized, rival, "{:+.4f}".format) for rival in rivals]
+    return lines + ([] if not lines or has_one_test(sized) else [OTHER_TEST])
+
+
+def has_one_test(sized: Results) -> bool:
+    """Whether all were scored on the same test text, as far as its size tells."""
+    return len({_test_text(result) for result in sized}) == 1
 
 
 def _row(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,17 +132,20 @@ def standing(sized: Results, rival: str, signed: Write) -> str:
     first = len(ahead)
     while first and ahead[first - 1]:
         first -= 1
+    has_it = "" if len(met) == len(sized) else f" that has it ({len(met)} of {len(sized)})"
     if first == len(ahead):
-        return _not_at_the_largest(met, rival, any(ahead), signed)
+        trend = has_one_test(sized)
+        return _not_at_the_largest(met, rival, any(ahead), has_it, signed, trend=trend)
     carrying = [run for runs in budgets[first:] for run in runs]
-    one_seed = any(_row(run)["seeds"] < 2 for run in carrying)
     where = f"from {unique_tokens(carrying[0]):,} unique tokens on"
     if len(carrying) == len(met):
-        has_it = f"that has it ({len(met)} of {len(sized)})"
-        where = f"in every run {'that was made' if len(met) == len(sized) else has_it}"
+        where = f"in every run{has_it or ' that was made'}"
     elif len(carrying) == 1:
-        where = f"in the largest run, of {unique_tokens(carrying[0]):,} unique tokens, alone"
-    seeds = " (on one seed)" if one_seed else ""
+        size = unique_tokens(carrying[0])
+        where = f"in the largest run{has_it}, of {size:,} unique tokens, alone"
+    elif has_it:
+        where += f", in the runs{has_it.replace('has', 'have')}"
+    seeds = _ON_ONE_SEED if any(_row(run)["seeds"] < 2 for run in carrying) else ""
     return f"SBP is ahead of {arm_label(rival)} {where}{seeds}."
 
 
@@ -142,20 +153,28 @@ def _verdict(run: Mapping[str, Any], rival: str) -> str:
     return verdict_of(advantages(run)[rival])
 
 
-def _not_at_the_largest(met: Results, rival: str, somewhere: bool, signed: Write) -> str:
+def _not_at_the_largest(
+    met: Results, rival: str, somewhere: bool, has_it: str, signed: Write, *, trend: bool
+) -> str:
     """Every run with its gain and what it allows, and where the gains go."""
     gains = [advantages(run)[rival] for run in met]
-    where = "in smaller runs, not in the largest" if somewhere else "in no run"
-    several = len({unique_tokens(run) for run in met}) < len(met)
+    where = f"in smaller runs, not in the largest{has_it}" if somewhere else f"in no run{has_it}"
+    several = several_models(met)
     told = "; ".join(
         f"at {unique_tokens(run):,} unique tokens"
         + (f" and {run['model']['parameters']:,} parameters" if several else "")
         + f" {RIVAL_VERDICTS[verdict_of(gain)].removesuffix(' of')}, {signed(gain['gain'])}"
         + f" {ends(governing(gain), signed)}".rstrip()
+        + (_ON_ONE_SEED if _row(run)["seeds"] < 2 else "")
         for run, gain in zip(met, gains, strict=True)
     )
-    trend = "" if several else _trend(gains)
-    return f"SBP is ahead of {arm_label(rival)} {where}: {told}.{trend}"
+    going = _trend(gains) if trend and not several else ""
+    return f"SBP is ahead of {arm_label(rival)} {where}: {told}.{going}"
+
+
+def several_models(results: Results) -> bool:
+    """Whether a unique budget has more than one run, such as of models of several sizes."""
+    return len({unique_tokens(run) for run in results}) < len(results)
 
 
 def _trend(gains: Results) -> str:

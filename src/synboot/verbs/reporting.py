@@ -90,6 +90,8 @@ def report(
 
 
 def _write_curve(curve: str, path: Path, overwrite: bool) -> None:
+    if path.exists() and not path.is_file():
+        raise BadInput(f"{path}: is there already and no file; name another output")
     there = path.read_text(errors="replace") if path.exists() else curve
     ours = there.startswith(curve[: curve.index(":")])
     if not ours or (there != curve and not overwrite):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from synboot.core.events import ReportProgress
 from synboot.experiment.recipe import Recipe, load_recipe
 from synboot.experiment.search.run import describe_search, search_recipe
 from synboot.experiment.search.table import planned_table, search_table
+from synboot.experiment.search.trials import Trial, Trials
 from synboot.experiment.stages.process import own_threads
 
 ARMS = ["repetition", "sbp"]
@@ -226,3 +227,48 @@ class TestSearch:
         after = describe_search(recipe, runs)
         assert after["missing"] == 0
         assert "the best" not in planned_table(after)
+
+    def test_finals_decide_where_they_turn_the_order(
+        self, searched: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Finals of all that did not diverge, their losses negated: the base, all text that is
+        written with it and the frozen recipe are those of the last of the trials."""
+        given: Recipe = searched["recipe"]
+        assert given.search is not None
+        recipe = given.model_copy(
+            update={"name": "turned", "search": given.search.model_copy(update={"finalists": 4})}
+        )
+        runs, loss = searched["runs"], Trial.loss
+
+        def turned(trial: Trial, counts: Mapping[str, Any]) -> float:
+            return -loss(trial, counts) if trial.final else loss(trial, counts)
+
+        monkeypatch.setattr(Trial, "loss", turned)
+        fresh = describe_search(recipe, runs)["finals_of_arms"]
+        assert [row["trial"] for row in fresh["sbp"]] == [None] * 4
+        display = Recorder()
+        with own_threads():
+            found = search_recipe(recipe, runs, display=display)
+        first = found["arms"]["repetition"]
+        finals = {t["trial"]: t["validation_loss"] for t in first["finals"]}
+        finite = [t["trial"] for t in first["trials"] if "diverged" not in t]
+        assert list(finals) == finite
+        assert 1 < len(finite) < 4
+        assert first["winner"] == max(finals, key=lambda n: -finals[n])
+        assert first["winner"] != searched["found"]["arms"]["repetition"]["winner"]
+        settings = first["trials"][first["winner"]]["settings"]
+        assert found["base"]["settings"] == first["settings"] == settings
+        planned = Trials(recipe, runs)
+        written = planned.of("sbp", planned.of_base(settings))
+        ids = [t["stage"] for t in found["arms"]["sbp"]["trials"]]
+        assert ids == [trial.stage.id for trial in written]
+        frozen = yaml.safe_load((runs / "turned" / "frozen.yaml").read_text())
+        assert frozen["experiment"]["overrides"] == {
+            arm: one["settings"] for arm, one in found["arms"].items()
+        }
+        assert {
+            f"pretrain.{k}": frozen["pretrain"][k] for k in ("learning_rate", "weight_decay")
+        } == settings
+        counted = [line.split(": ")[0] for line in display.lines if " of " in line.split(":")[0]]
+        done, total = counted[-1].split(" of ")
+        assert done == total

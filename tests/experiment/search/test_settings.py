@@ -140,6 +140,13 @@ def test_settings_of_tuning_are_drawn_alike_and_one_pass_is_no_edge() -> None:
     assert edges(many, search, own) == {"tune.learning_rate": "lowest", "tune.passes": "highest"}
 
 
+def test_finalists_are_no_more_than_the_trials_that_are_left() -> None:
+    search = SearchConfig(trials=3, finalists=3, space={"pretrain.dropout": [0.1, 0.2]})
+    left = fewer_trials(search, PRETRAIN.model_copy(update={"dropout": 0.1}), "pretrain")
+    assert left == {"trials": 2, "finalists": 2}
+    SearchConfig(**(search.model_dump() | left))
+
+
 def test_a_winner_that_is_one_of_the_combinations_leaves_fewer_trials() -> None:
     search = SearchConfig(trials=7, space=SPACE)
     assert fewer_trials(search, PRETRAIN.model_copy(update={"dropout": 0.1}), "pretrain") == {

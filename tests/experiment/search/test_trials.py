@@ -59,6 +59,23 @@ def test_all_trials_share_the_text_of_the_recipe_with_the_winning_base() -> None
     assert frozen.chains["sbp", 0]["base"].id in {stage.id for stage in with_ancestors(trained)}
 
 
+def test_the_finals_are_of_the_best_in_order_of_number_the_first_of_equal_ones() -> None:
+    trials = trials_of(ARMS, "search.finalists=2")
+    losses = {0: 2.0, 1: 3.0, 2: 2.0}
+    finals = trials.finals_of("oracle", losses, trials.plan)
+    assert [(final.number, final.final) for final in finals] == [(0, True), (2, True)]
+    assert trials.finals_of("oracle", {0: 2.0, 1: 1.0, 2: 2.0}, trials.plan)[1].number == 1
+    assert [final.number for final in trials.finals_of("oracle", {1: 3.0}, trials.plan)] == [1]
+    assert trials.finals_of("oracle", {}, trials.plan) == []
+    assert trials.finals_of("tune", losses, trials.plan) == []
+    of_arm = trials.of_arm("oracle", trials.plan)
+    for final in finals:
+        assert sum(source["tokens"] for source in final.stage.config["sources"]) == 800_000
+        assert final.stage.seed == of_arm[0].stage.seed
+        assert final.stage.config["loop"] == of_arm[final.number].stage.config["loop"]
+        assert final.settings == of_arm[final.number].settings
+
+
 def test_without_synthetic_text_repetition_is_searched_only_if_it_is_an_arm() -> None:
     assert trials_of("experiment.arms=[oracle]").arms == ["oracle"]
     more = trials_of("experiment.arms=[oracle, repetition]", "experiment.repetition_multiples=[2]")

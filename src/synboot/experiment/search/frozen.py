@@ -52,7 +52,7 @@ def frozen_recipe(
     values["experiment"] = values.get("experiment", {}) | {"overrides": overrides}
     finals = found.get("finals")
     last = (
-        f"# The best {finals['trials_per_arm']} of an arm were trained again on "
+        f"# An arm's {finals['trials_per_arm']} best that did not diverge were trained again on "
         f"{finals['training_tokens']:,} tokens, and the best of these taken.\n"
         if finals
         else ""

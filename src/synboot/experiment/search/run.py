@@ -150,8 +150,9 @@ class _Search:
         rows = [self._row(trial) for trial in trials]
         losses = _losses(rows, trials[0].arm)
         finals = self.trials.finals_of(trials[0].arm, losses, plan)
+        self.num_trials -= self.trials.finalists_of(trials[0].arm) - len(finals)  # diverged before
         last = [self._row(final) for final in self._searched(finals)] if finals else []
-        losses = _losses(last, trials[0].arm) if last else losses
+        losses = _losses(last, trials[0].arm, "final") if last else losses
         winner = _lowest(losses)
         settings = trials[winner].settings
         return {
@@ -246,11 +247,14 @@ def describe_search(recipe: Recipe, runs: Path) -> Found:
         rows[name] = [_described(trial, paths, known_diverged) for trial in own]
         left[name], losses = _missing(own, rows[name]), _losses_done(rows[name])
         if trials.finalists_of(name):
-            # Before all trials are done it is not known which of them are in the finals.
-            ranked = losses if losses and not left[name] else dict.fromkeys(range(len(own)), 0.0)
+            # Before all trials are done it is not known which of them are in the finals: any, as
+            # many, cost the same.
+            unknown = bool(left[name])
+            ranked = dict.fromkeys(range(len(own)), 0.0) if unknown else losses
             last = trials.finals_of(name, ranked, plan)
-            known_diverged = known_diverged if ranked is losses else None
             finals[name] = [_described(final, paths, known_diverged) for final in last]
+            if unknown:
+                finals[name] = [row | _UNKNOWN for row in finals[name]]
             left[name] += _missing(last, finals[name])
             losses = _losses_done(finals[name])
         if name in trials.deciding and losses and not left[name]:
@@ -272,6 +276,10 @@ def describe_search(recipe: Recipe, runs: Path) -> Found:
         "missing": missing,
         "known_flops_to_do": sum(costs),
     }
+
+
+_UNKNOWN = {"trial": None, "settings": None, "stage": None, "status": "missing",
+            "validation_loss": None}  # fmt: skip
 
 
 def _missing(trials: Sequence[Trial], rows: Sequence[Found]) -> list[Stage]:
@@ -297,11 +305,11 @@ def _described(trial: Trial, paths: RunPaths, diverged: set[str] | None) -> Foun
     return row | {"stage": stage.id}
 
 
-def _losses(rows: Sequence[Found], arm: str) -> dict[int, float]:
+def _losses(rows: Sequence[Found], arm: str, what: str = "trial") -> dict[int, float]:
     found = {row["trial"]: row["validation_loss"] for row in rows}
     finite = {number: loss for number, loss in found.items() if loss is not None}
     if not finite:
-        raise SynbootError(f"no trial of {arm} came to a finite loss; search lower learning rates")
+        raise SynbootError(f"no {what} of {arm} came to a finite loss; search lower learning rates")
     return finite
 
 

@@ -124,12 +124,16 @@ def _combinations(space: Space, config: LoopConfig) -> tuple[Settings, list[Sett
 
 
 def fewer_trials(search: SearchConfig, config: LoopConfig, section: str) -> dict[str, int]:
-    """The field that says how many trials a section has, with as many as there are where `config`,
-    which may be one of the combinations, leaves fewer; else nothing."""
+    """The fields that say how many trials, and finalists, a section has, with as many as there are
+    where `config`, which may be one of the combinations, leaves fewer; else nothing."""
     space = search.values_of(section)
     possible = len(_combinations(space, config)[1]) + 1
-    too_many = space and possible < search.num_trials(section)
-    return {f"{_BEFORE[section]}trials": possible} if too_many else {}
+    if not space or possible >= search.num_trials(section):
+        return {}
+    fewer = {f"{_BEFORE[section]}trials": possible}
+    if section == PRETRAIN and search.finalists > possible:
+        fewer["finalists"] = possible
+    return fewer
 
 
 def with_settings(config: LoopType, settings: Settings, section: str = PRETRAIN) -> LoopType:
