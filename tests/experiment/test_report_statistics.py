@@ -147,7 +147,7 @@ def test_many_variants_have_labels_that_can_be_told_apart(three: dict[str, Any])
             assert svg is not None
             root = ElementTree.fromstring(svg)
             height = float(root.attrib["height"])
-            texts = [e for e in root.iter() if (e.text or "").startswith("sbp variant")]
+            texts = [e for e in root.iter() if (e.text or "").startswith("SBP variant")]
             assert len(texts) == len(VARIANTS)
             places = sorted(float(e.attrib["y"]) for e in texts)
             assert places[0] > 0

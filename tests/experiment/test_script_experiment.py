@@ -27,7 +27,8 @@ def clone(tmp_path: Path) -> Path:
     frozen = clone / "recipes" / "frozen"
     frozen.mkdir(parents=True)
     (frozen / "cpu-small-all.yaml").write_text("# Frozen by synboot search: x\nname: small\n")
-    (frozen / "cpu-larger-all.yaml").write_text("base: cpu-small-all.yaml\n")
+    for name in ("cpu-small-chosen", "cpu-larger-all"):
+        (frozen / f"{name}.yaml").write_text("base: cpu-small-all.yaml\n")
     for name in ("pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, clone)
     program = clone / ".venv" / "bin" / "synboot"
@@ -76,8 +77,8 @@ def test_all_sizes_the_variants_and_one_report(clone: Path, tmp_path: Path) -> N
     data = with_data(tmp_path / "the data: # here")
     outcome, calls = called(clone, data.name, "runtime.threads=2", folder=tmp_path)
     assert outcome.returncode == 0, outcome.stderr
-    recipes = [f"recipes/frozen/{size}.yaml" for size in ("cpu-small-all", "cpu-larger-all")]
-    recipes += ["recipes/cpu-small-variants.yaml"]
+    recipes = ["recipes/cpu-small-variants.yaml"]
+    recipes += [f"recipes/frozen/{size}.yaml" for size in ("cpu-small-chosen", "cpu-larger-all")]
     assert [call[:2] for call in calls[:-1]] == [["run", recipe] for recipe in recipes]
     runs = clone / "run s&"
     for call in calls[:-1]:
@@ -92,25 +93,16 @@ def test_all_sizes_the_variants_and_one_report(clone: Path, tmp_path: Path) -> N
         )
         if tasks:
             assert tasks["sciq"] == str(data / "eval_mc" / "sciq.jsonl.gz")
-    sizes = ("cpu-small-all", "cpu-larger-all", "cpu-small-variants")
+    sizes = ("cpu-small-chosen", "cpu-larger-all", "cpu-small-variants")
     assert calls[-1][:4] == ["report", *(str(runs / size) for size in sizes)]
     assert calls[-1][4:] == ["--output", str(runs / "experiment.html"), "--overwrite"]
 
 
-def test_a_size_is_read_with_its_chosen_variant_where_there_is_one(
-    clone: Path, tmp_path: Path
-) -> None:
-    chosen = clone / "recipes" / "frozen" / "cpu-small-chosen.yaml"
-    chosen.write_text("base: cpu-small-all.yaml\n")
-    frozen = (clone / "recipes" / "frozen" / "cpu-small-all.yaml").read_text()
-    data = str(with_data(tmp_path / "data"))
-    outcome, calls = called(clone, "--search", data, folder=tmp_path, found=frozen)
-    assert outcome.returncode == 0, outcome.stderr
-    assert [call[1] for call in calls[:2]] == [
-        "recipes/cpu-small-all.yaml",
-        "recipes/frozen/cpu-small-chosen.yaml",
-    ]
-    assert calls[-1][1] == str(clone / "run s&" / "cpu-small-chosen")
+def test_no_test_text_is_read_before_a_variant_is_chosen(clone: Path, tmp_path: Path) -> None:
+    (clone / "recipes" / "frozen" / "cpu-small-chosen.yaml").unlink()
+    outcome, calls = called(clone, str(with_data(tmp_path / "data")), folder=tmp_path)
+    assert (outcome.returncode, calls) == (2, [])
+    assert "cpu-small-chosen.yaml: no such file" in outcome.stderr
 
 
 def test_a_search_that_finds_other_settings_stops_it(clone: Path, tmp_path: Path) -> None:
@@ -118,7 +110,7 @@ def test_a_search_that_finds_other_settings_stops_it(clone: Path, tmp_path: Path
     outcome, calls = called(clone, "--search", data, folder=tmp_path, found="name: other\n")
     assert outcome.returncode == 3
     assert "found other settings" in outcome.stderr
-    assert [call[:2] for call in calls] == [["search", "recipes/cpu-small-all.yaml"]]
+    assert [call[:2] for call in calls] == [["search", "recipes/cpu-small-all.yaml"]]  # and no run
     frozen = (clone / "recipes" / "frozen" / "cpu-small-all.yaml").read_text()
     (clone / "calls").unlink()
     outcome, calls = called(clone, "--search", data, folder=tmp_path, found=frozen)

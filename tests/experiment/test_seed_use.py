@@ -171,6 +171,10 @@ def test_a_run_has_the_nats_of_the_same_tokens_after_both(
     left_out = len(pairs) - len(triples)
     assert (facts["pairs"], facts["pairs_without_another"]) == (len(triples), left_out)
     assert facts["tokens"] == tokens
+    sides = {
+        row[f"group{side}"] or row[f"d{side}"] for row in table for side in (1, 2)
+    }  # groups, where documents have some
+    assert facts["independent"] == len(sides)
     for name, side in (("synthesizer", facts), ("base", facts["base"])):
         own, other = total[f"{name}_own_seed"], total[f"{name}_other_seed"]
         assert side["nats_own_seed"] == pytest.approx(own / tokens, rel=1e-4)

@@ -121,6 +121,9 @@ def test_a_budget_counts_as_ahead_only_if_all_of_its_runs_are() -> None:
     assert figure is not None
     assert "5,000 tokens, 590,944 parameters: repetition -0.3000" in figure
     assert "5.9M" in figure
+    other = size(5000, {"repetition": 0.3, "random_pairs": 0.2})
+    other["model"] = large["model"]
+    assert "5.9M" in str(sizes_figure([other, small])), "labelled where runs share a budget"
     more = said_of([large, small, size(9000, {"repetition": 0.3})])
     assert "in the largest run, of 9,000 unique tokens, alone" in more
 
@@ -163,6 +166,7 @@ def test_sizes_stand_in_their_order_and_controls_that_a_size_lacks_are_left_out_
     assert "rises with size" in said_of(behind)
     behind[0]["corpus"]["bytes"]["test"] += 1
     assert "with size" not in said_of(behind)
+    assert "same test text" in str(sizes_figure(behind))
 
 
 def test_one_size_or_a_run_on_validation_text_has_no_curve() -> None:
@@ -210,7 +214,7 @@ def test_the_page_has_both_and_its_figures_are_valid() -> None:
         "Variants on validation text",
         "run-2000",
         "Gain over SBP",
-        "sbp <b>",
+        "SBP <b>",
     ):
         assert shown in text, shown
     for width in (WIDE, NARROW):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from synboot.core.errors import BadInput
+from synboot.experiment.arms import rivals_of_variants
 from synboot.experiment.plan import Plan, make_plan
 from synboot.experiment.recipe import Recipe, load_recipe
 
@@ -37,6 +38,32 @@ def variant(name: str, of: str = "sbp", **more: str) -> str:
 def ids(plan: Plan) -> dict[str, str]:
     assert len({stage.label for stage in plan.stages}) == len(plan.stages), "labels are unique"
     return {stage.label: stage.id for stage in plan.stages}
+
+
+def test_a_variant_of_a_control_is_a_rival_as_far_as_it_can_be_alike() -> None:
+    """Settings that a control cannot have are not asked of it; repetition at the same cost pays for
+    plain SBP and is none."""
+    experiment = recipe_of(
+        *ALL,
+        variant("a", set="{synthesize.top_p: 1.0, pairs.top_k: 3, synthesize.best_of: 2}"),
+        variant("b", set="{synthesize.top_p: 1.0}", rounds="2"),
+        variant("c", set="{synthesize.megadocuments: 2}"),
+        variant("plain", "self_distillation", set="{synthesize.top_p: 1.0}"),
+        variant("twice", "self_distillation", set="{synthesize.top_p: 1.0}", rounds="2"),
+        variant("random", "random_pairs", set="{synthesize.top_p: 1.0, pairs.top_k: 3}"),
+        variant(
+            "alike", "random_pairs",
+            set="{pairs.top_k: 3, synthesize.best_of: 2, synthesize.top_p: 1.0}",
+        ),
+        variant("pairs", "real_context", set="{pairs.top_k: 3}"),
+        variant("oracle_too", "oracle", set="{pretrain.dropout: 0.1}"),
+    ).experiment  # fmt: skip
+    controls = ["self_distillation", "random_pairs", "real_context"]
+    assert rivals_of_variants(experiment) == {
+        "a": [*controls, "plain", "alike", "pairs"],
+        "b": [*controls, "twice"],
+        "c": controls,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +186,8 @@ def test_real_pairs_take_the_place_of_the_synthetic_text() -> None:
         ([variant("oracle", set="{tune.passes: 2}")], "that no arm has, got oracle"),
         (["experiment.overrides.spb={tune.passes: 2}"], "overrides: expected one of .*, got spb"),
         (["experiment.overrides.spb=null"], "overrides: expected an arm to take out, got spb"),
+        (["experiment.overrides={1: null}"], "overrides: expected an arm to take out, got 1"),
+        (["experiment.overrides={repetition_1e+x: null}"], "to take out, got repetition_1e"),
         (["experiment.overrides.sbp={tune.passes: no}"], r"sbp, section tune: field passes"),
         (["experiment.ensembles=true"], "ensembles: expected several seeds"),
     ],

@@ -161,14 +161,18 @@ def _watch(event: str, arguments: Any) -> None:
 def test_variants_on_validation_text_open_no_test_text(
     run: Any, finished_run: Path, tmp_path: Path
 ) -> None:
-    """Rubbish in its place, and its files watched: what chooses a variant cannot depend on it."""
+    """Rubbish in its place, and its files watched, while everything but corpus, tokens and vectors
+    is made anew: what chooses a variant cannot depend on it."""
     runs = tmp_path / "runs"
     shutil.copytree(finished_run, runs)
     rubbish = [*runs.glob("artifacts/corpus/*/test.arrow"), *runs.glob("artifacts/tokens/*/test/*")]
     assert len(rubbish) > 2
     for path in rubbish:
         path.write_bytes(b"\xff" * path.stat().st_size)
-    recipe = load_recipe(runs / "variants.yaml", ["evaluate.split=valid", "name=chosen"])
+    recipe = load_recipe(
+        runs / "variants.yaml",
+        ["evaluate.split=valid", "name=valid", "experiment.seeds=[7]", "pairs.top_k=4"],
+    )
     sys.addaudithook(_watch)
     WATCHING[0] = True
     try:
@@ -182,6 +186,10 @@ def test_variants_on_validation_text_open_no_test_text(
     read = {path.removeprefix(str(runs)) for path in OPENED if path.startswith(str(runs))}
     assert any("/tokens/" in path and "/valid/" in path for path in read)
     assert not [path for path in read if "/test" in path]
+    before = json.loads((runs / "variants" / "stages.json").read_text())
+    made = {stage["label"] for stage in json.loads((runs / "valid" / "stages.json").read_text())
+            if stage["directory"] not in {old["directory"] for old in before}}  # fmt: skip
+    assert {"pairs", "tune", "synthesize", "quality", "seed use"} <= made
 
 
 @pytest.mark.slow
@@ -191,7 +199,7 @@ def test_variants_are_shown(run: Any) -> None:
     assert {arm: list(gains) for arm, gains in over.items()} == {
         arm: ["real_context"] for arm in SETTINGS["variants"]
     }
-    assert "sbp first is" in page
+    assert "SBP first is" in page
     assert "pretrain.order synthetic_first" in page
     standing = page[page.index("SBP is") :].split(".")[0]
     assert "real context" in standing

@@ -86,7 +86,7 @@ def arm_of_multiple(multiple: float) -> str:
 
 def is_multiple(arm: str) -> bool:
     """Whether `arm_of_multiple` names an arm so."""
-    return re.fullmatch(r"repetition_[\d.e+]+x", arm) is not None
+    return re.fullmatch(rf"{REFERENCE}_\d+(\.\d+)?(e\+\d+)?x", arm) is not None
 
 
 def family_of(arm: str) -> str:
@@ -123,11 +123,20 @@ def check_arms(
         _check_settings(f"variants.{arm}.set", variant.of, variant.set)
 
 
+def settings_for(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings that can be set for an arm of that kind."""
+    known, without = _SETTINGS[family_of(kind)], _EXCEPT.get(family_of(kind), ())
+    return {
+        name: value
+        for name, value in settings.items()
+        if _is_below(name, known) and not _is_below(name, without)
+    }
+
+
 def _check_settings(where: str, kind: str, settings: Mapping[str, Any]) -> None:
-    known = _SETTINGS[family_of(kind)]
-    without = _EXCEPT.get(family_of(kind), ())
+    known, without = _SETTINGS[family_of(kind)], _EXCEPT.get(family_of(kind), ())
     for name in settings:
-        if not _is_below(name, known) or _is_below(name, without):
+        if name not in settings_for(kind, settings):
             but = f" but {', '.join(without)}" if without else ""
             raise ValueError(
                 f"{where}: {name} cannot be set for {kind} alone; expected settings of "

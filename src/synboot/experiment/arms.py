@@ -21,7 +21,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from synboot.experiment.arm_settings import REFERENCE, SAME_COST, arm_of_multiple
+from synboot.experiment.arm_settings import (
+    REFERENCE,
+    SAME_COST,
+    VariantConfig,
+    arm_of_multiple,
+    settings_for,
+)
 from synboot.experiment.recipe import BudgetConfig, ExperimentConfig
 
 WITH_SYNTHETIC = ("sbp", "self_distillation", "random_pairs")
@@ -40,17 +46,18 @@ def arm_names(experiment: ExperimentConfig) -> list[str]:
 
 
 def rivals_of_variants(experiment: ExperimentConfig) -> dict[str, list[str]]:
-    """Of each variant of SBP, the controls and those variants of controls that have its settings:
-    what it must be ahead of as SBP must."""
-    variants, names = experiment.variants, arm_names(experiment)
-    controls = [arm for arm in names if arm in (*CONTROLS, SAME_COST)]
+    """Of each variant of SBP, the controls, and the variants of controls that are as it is: with
+    as many rounds and those of its settings that a control of that kind can have. Repetition at
+    the same cost is none of them: it pays for plain SBP."""
+    variants = experiment.variants
+    controls = [arm for arm in experiment.arms if arm in CONTROLS]
 
-    def is_alike(arm: str, other: str) -> bool:
-        same = variants[arm].set == variants[other].set
-        return same and variants[arm].rounds == variants[other].rounds
+    def is_alike(control: VariantConfig, variant: VariantConfig) -> bool:
+        own = settings_for(control.of, variant.set)
+        return control.of in CONTROLS and (control.set, control.rounds) == (own, variant.rounds)
 
     return {
-        arm: controls + [v for v in variants if variants[v].of in CONTROLS and is_alike(v, arm)]
+        arm: controls + [name for name, other in variants.items() if is_alike(other, variant)]
         for arm, variant in variants.items()
         if variant.of == "sbp"
     }

@@ -23,8 +23,10 @@ from synboot.experiment.figures import (
 )
 from synboot.experiment.phrases import ends, governing, is_number, over_controls
 from synboot.experiment.sizes import (
+    OTHER_TEST,
     advantages,
     by_size,
+    has_one_test,
     rivals_of,
     several_models,
     unique_tokens,
@@ -145,7 +147,15 @@ def sizes_figure(results: Sequence[Mapping[str, Any]], width: int = WIDE) -> str
     if len(sized) < 2:
         return None
     rivals = rivals_of(sized)
-    dashes = dashes_of(rivals)
+    dashes, one_test = dashes_of(rivals), has_one_test(sized)
+    labelled = next(
+        (
+            arm
+            for arm in reversed(rivals)
+            if several_models([r for r in sized if arm in advantages(r)])
+        ),
+        None,
+    )
     height = max(320 if width <= NARROW else 380, 110 + 19 * len(rivals))
 
     def draw(axes: Axes) -> None:
@@ -156,13 +166,13 @@ def sizes_figure(results: Sequence[Mapping[str, Any]], width: int = WIDE) -> str
             met = [result for result in sized if rival in advantages(result)]
             tokens = [unique_tokens(result) * beside for result in met]
             gains = [advantages(result)[rival] for result in met]
-            # Runs of one budget, such as of several models, are no line.
-            line = dashes[rival] if len(set(tokens)) == len(tokens) else "none"
+            # Runs of one budget, such as of several models, are no line; nor are other test texts.
+            line = dashes[rival] if one_test and not several_models(met) else "none"
             axes.plot(
                 tokens, [gain["gain"] for gain in gains], marker="o", color=colour, markersize=6,
                 linestyle=line,
             )  # fmt: skip
-            if line == "none" and place == len(rivals) - 1:
+            if several_models(met) and rival == labelled:
                 for x, result, gain in zip(tokens, met, gains, strict=True):
                     size = short_number(float(f"{result['model']['parameters']:.2g}"))
                     write_label(axes, (x, gain["gain"]), size, (8, 0), color=colour, va="center")
@@ -200,4 +210,5 @@ def sizes_figure(results: Sequence[Mapping[str, Any]], width: int = WIDE) -> str
         + ", ".join(described(arm, gain) for arm, gain in advantages(result).items())
         for result in sized
     )
+    text += "" if one_test else f". {OTHER_TEST}"
     return draw_svg("sizes", f"SBP's gain by unique tokens: {text}", width, height, draw)

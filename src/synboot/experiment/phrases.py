@@ -147,5 +147,8 @@ _LABELS = {
 
 
 def arm_label(arm: str) -> str:
-    """The arm's name as people read it."""
-    return _LABELS.get(arm, arm.replace("_", " "))
+    """The arm's name as people read it; a variant's may begin with the name of an arm."""
+    for name in sorted(_LABELS, key=len, reverse=True):
+        if arm == name or arm.startswith(f"{name}_"):
+            return _LABELS[name] + arm.removeprefix(name).replace("_", " ")
+    return arm.replace("_", " ")

@@ -272,7 +272,7 @@ class ExperimentConfig(Config):
             return given
         taken_out = [arm for arm, settings in given.items() if settings is None]
         for arm in taken_out:
-            if arm not in (*get_args(ArmName), SAME_COST) and not is_multiple(arm):
+            if arm not in (*get_args(ArmName), SAME_COST) and not is_multiple(str(arm)):
                 raise ValueError(f"expected an arm to take out, got {arm}")
         return {arm: settings for arm, settings in given.items() if arm not in taken_out}
 

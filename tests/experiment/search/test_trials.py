@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from synboot.core.errors import BadInput
+from synboot.core.errors import BadInput, SynbootError
 from synboot.experiment.plan import make_plan
 from synboot.experiment.recipe import load_recipe
+from synboot.experiment.search import run
 from synboot.experiment.search.trials import Trials, with_ancestors
 
 ROOT = Path(__file__).parents[3]
@@ -74,6 +75,13 @@ def test_the_finals_are_of_the_best_in_order_of_number_the_first_of_equal_ones()
         assert final.stage.seed == of_arm[0].stage.seed
         assert final.stage.config["loop"] == of_arm[final.number].stage.config["loop"]
         assert final.settings == of_arm[final.number].settings
+
+
+def test_an_arm_without_a_finite_loss_says_of_what() -> None:
+    rows = [{"trial": 0, "validation_loss": None}]
+    for what in ("trial", "final"):
+        with pytest.raises(SynbootError, match=f"no {what} of sbp came to a finite loss"):
+            run._losses(rows, "sbp", what)
 
 
 def test_without_synthetic_text_repetition_is_searched_only_if_it_is_an_arm() -> None:
