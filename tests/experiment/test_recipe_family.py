@@ -65,7 +65,6 @@ def test_all_arms_controls_and_seeds_and_one_search(name: str) -> None:
     assert recipe.search is not None
     assert first.search is not None
     assert recipe.search.trials == first.search.trials == 8
-    assert recipe.search.finalists == 0
     assert "A trial has all training tokens of the recipe" in PROTOCOL
     assert recipe.search.seed == first.search.seed == 1000
     for setting, values in recipe.search.space.items():

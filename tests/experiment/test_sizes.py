@@ -130,16 +130,16 @@ def test_a_budget_counts_as_ahead_only_if_all_of_its_runs_are() -> None:
 
 def test_what_some_runs_lack_or_have_on_one_seed_is_said() -> None:
     runs = [size(1000, {"repetition": 0.3}), size(9000, {"repetition": 0.3, "random_pairs": 0.3})]
-    assert said_of(runs, 1) == "SBP is ahead of random pairs in every run that has it (1 of 2)."
+    assert said_of(runs, 1) == "SBP is ahead of random pairs in every run with it (1 of 2)."
     runs += [size(500, {"repetition": 0.3, "random_pairs": -0.3}), size(99000, {"repetition": 0.3})]
-    alone = "in the largest run that has it (2 of 4), of 9,000 unique tokens, alone."
+    alone = "in the largest run with it (2 of 4), of 9,000 unique tokens, alone."
     assert alone in said_of(runs, 1)
     runs.append(size(10_000, {"repetition": 0.3, "random_pairs": 0.3}))
-    rest = "from 9,000 unique tokens on, in the runs that have it (3 of 5)."
+    rest = "from 9,000 unique tokens on, in the runs with it (3 of 5)."
     assert rest in said_of(runs, 1)
     runs[-1] = size(10_000, {"repetition": 0.3, "random_pairs": -0.3}, seeds=1)
     told = said_of(runs, 1)
-    assert "in smaller runs, not in the largest that has it (3 of 5): at 500" in told
+    assert "in smaller runs, not in the largest with it (3 of 5): at 500" in told
     assert told.endswith("at 10,000 unique tokens behind, -0.30 [-0.40, -0.20] (on one seed).")
     runs = [size(1000, {"repetition": 0.3}), size(9000, {"repetition": 0.3}, seeds=1)]
     assert said_of(runs) == "SBP is ahead of repetition in every run that was made (on one seed)."

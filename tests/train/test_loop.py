@@ -1,9 +1,9 @@
+"""The training loop: what it minimises, that batches change nothing, and what it leaves."""
+
 from __future__ import annotations
 
 import json
-import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,121 +15,39 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from synboot.core.errors import Incomplete, SynbootError
+from synboot.core.errors import Incomplete
 from synboot.data.batches import IGNORED, Batches
 from synboot.data.mixture import Mixture, Source
 from synboot.data.tokens import TokenStore, write_token_store
-from synboot.model.architecture import Shape, new_model
-from synboot.train.checkpoint import TrainState, put_weights, weights_of
+from synboot.train.checkpoint import put_weights, weights_of
 from synboot.train.loop import (
-    LoopConfig,
-    train,
     validation_steps,
 )
 from synboot.train.loss import mean_loss, summed_loss
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))
+sys.path.append(str(Path(__file__).parent))
 
+from small_training import (
+    CONTEXT,
+    CPU,
+    END,
+    IDS,
+    ROWS,
+    STEPS,
+    VALIDATION,
+    VOCAB_SIZE,
+    ListedRows,
+    assert_same,
+    config,
+    files,
+    model,
+    optimizer_tensors,
+    random_rows,
+    run,
+    stop_after,
+)
 from tiny import tiny_model
-
-CPU = torch.device("cpu")
-END = 0
-VOCAB_SIZE = 32
-CONTEXT = 12
-SHAPE = Shape(2, 16, 2, 1, 8, 24)
-IDS = torch.arange(CONTEXT)[None] % VOCAB_SIZE
-
-
-class ListedRows:
-    """Rows from a list of (inputs, targets)."""
-
-    def __init__(self, rows: list[tuple[list[int], list[int]]]) -> None:
-        self._rows = [(np.array(i, dtype=np.int64), np.array(t, dtype=np.int64)) for i, t in rows]
-        self.num_rows = len(rows)
-
-    def num_targets(self, position: int) -> int:
-        return int((self._rows[position][1] != IGNORED).sum())
-
-    def row(self, position: int) -> tuple[np.ndarray, np.ndarray]:
-        return self._rows[position]
-
-
-def random_rows(number: int, seed: int, masked: float = 0.3) -> ListedRows:
-    random = np.random.default_rng(seed)
-    rows = []
-    for _ in range(number):
-        length = int(random.integers(2, CONTEXT + 1))
-        targets = random.integers(1, VOCAB_SIZE, length)
-        targets[random.random(length) < masked] = IGNORED
-        targets[-1] = 1
-        rows.append((random.integers(1, VOCAB_SIZE, length).tolist(), targets.tolist()))
-    return ListedRows(rows)
-
-
-ROWS = random_rows(50, seed=1)
-VALIDATION = random_rows(9, seed=2)
-STEPS = 13  # 50 rows, 4 at a time
-
-
-def model(seed: int = 0) -> Any:
-    return new_model(SHAPE, vocab_size=VOCAB_SIZE, context=CONTEXT, end_id=END, seed=seed)
-
-
-def config(**fields: object) -> LoopConfig:
-    defaults = {"learning_rate": 0.01, "batch_rows": 4, "num_validations": 4}
-    return LoopConfig.model_validate(defaults | fields)
-
-
-def run(
-    scratch: Path,
-    trained: Any = None,
-    rows: Any = ROWS,
-    loop: LoopConfig | None = None,
-    validation: Any = VALIDATION,
-    **options: Any,
-) -> tuple[Any, TrainState]:
-    trained = trained or model()
-    options = {"seed": 3, "device": CPU} | options
-    return trained, train(trained, rows, validation, loop or config(), scratch, **options)
-
-
-def optimizer_tensors(scratch: Path) -> dict[str, torch.Tensor]:
-    newest = sorted((scratch / "checkpoints").glob("step-*"))[-1]
-    return load_file(newest / "optimizer.safetensors")
-
-
-def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
-    assert a.keys() == b.keys()
-    for name in a:
-        assert torch.equal(a[name], b[name]), name
-
-
-def stop_after(steps: int) -> Callable[[], bool]:
-    """A `should_stop` that becomes true at the end of the given step of this process."""
-    seen = 0
-
-    def should_stop() -> bool:
-        nonlocal seen
-        seen += 1
-        return seen >= steps
-
-    return should_stop
-
-
-class Events:
-    """Collects what is emitted; may act on it."""
-
-    def __init__(self, act: Callable[[str, dict[str, Any]], None] = lambda *_: None) -> None:
-        self.seen: list[tuple[str, dict[str, Any]]] = []
-        self._act = act
-
-    def __call__(self, event: str, **fields: Any) -> None:
-        self.seen.append((event, fields))
-        self._act(event, fields)
-
-    def first_step(self) -> int:
-        return next(int(fields["step"]) for event, fields in self.seen if event == "training_from")
-
 
 # The loss: what it counts, and that nothing about batches changes it.
 
@@ -290,155 +208,6 @@ def test_the_training_loss_is_that_of_the_stretch_since_the_last_point(tmp_path:
         mean = nats[first:stop].sum() / tokens[first:stop].sum()
         assert point["train_loss"] == pytest.approx(mean, rel=1e-9)
         first = stop
-
-
-# Resume.
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], TrainState, bytes]:
-    torch.set_num_threads(1)
-    scratch = tmp_path_factory.mktemp("uninterrupted")
-    trained, state = run(scratch, loop=config(dropout=0.2))
-    best = (scratch / "best.safetensors").read_bytes()
-    return weights_of(trained), optimizer_tensors(scratch), state, best
-
-
-@pytest.mark.parametrize("stops", [[1], [6], [12], [2, 1, 5], [1] * 12])
-def test_a_stopped_run_goes_on_to_the_same_bits(
-    tmp_path: Path, uninterrupted: Any, stops: list[int]
-) -> None:
-    """With dropout on, in fresh objects."""
-    weights, optimizer, state, best = uninterrupted
-    done = 0
-    for steps in stops:
-        with pytest.raises(Incomplete, match=f"after step {done + steps} of {STEPS}"):
-            run(tmp_path, model(9), loop=config(dropout=0.2), should_stop=stop_after(steps)) if (
-                done
-            ) else run(tmp_path, loop=config(dropout=0.2), should_stop=stop_after(steps))
-        done += steps
-    torch.manual_seed(12345)
-    events = Events()
-    trained, resumed = run(tmp_path, model(9), loop=config(dropout=0.2), emit=events)
-    assert events.first_step() == done
-    assert resumed == state
-    assert_same(weights_of(trained), weights)
-    assert_same(optimizer_tensors(tmp_path), optimizer)
-    assert (tmp_path / "best.safetensors").read_bytes() == best
-
-
-def test_one_object_can_be_stopped_and_go_on(tmp_path: Path, uninterrupted: Any) -> None:
-    """In a notebook: nothing of the stopped run, hooks or gradients, is left on the model."""
-    trained = model()
-    with pytest.raises(Incomplete):
-        run(tmp_path, trained, loop=config(dropout=0.2), should_stop=stop_after(5))
-    assert all(parameter.grad is None for parameter in trained.parameters())
-    _, state = run(tmp_path, trained, loop=config(dropout=0.2))
-    assert state == uninterrupted[2]
-    assert_same(weights_of(trained), uninterrupted[0])
-
-
-@pytest.mark.parametrize("seconds", [0.0, 1e9])
-def test_when_checkpoints_are_written_changes_nothing(
-    tmp_path: Path, uninterrupted: Any, seconds: float
-) -> None:
-    trained, state = run(tmp_path, loop=config(dropout=0.2), checkpoint_seconds=seconds)
-    assert state == uninterrupted[2]
-    assert_same(weights_of(trained), uninterrupted[0])
-    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-    assert names[-1] == f"step-{STEPS:08}"
-    assert len(names) == (2 if seconds == 0 else 1)
-
-
-def test_a_finished_run_is_not_trained_again(tmp_path: Path, uninterrupted: Any) -> None:
-    run(tmp_path, loop=config(dropout=0.2))
-    events = Events()
-    trained, state = run(tmp_path, model(9), loop=config(dropout=0.2), emit=events)
-    assert [event for event, _ in events.seen] == ["training_from"]
-    assert state == uninterrupted[2]
-    assert_same(weights_of(trained), uninterrupted[0])
-    assert not trained.training
-
-
-@pytest.mark.parametrize(("damaged", "goes_on_from"), [(1, 7), (2, 0)])
-def test_damaged_checkpoints_cost_time_and_nothing_else(
-    tmp_path: Path, uninterrupted: Any, damaged: int, goes_on_from: int
-) -> None:
-    """A checkpoint after every step, stopped after step 8; the newest one or two go bad."""
-    with pytest.raises(Incomplete):
-        run(
-            tmp_path,
-            loop=config(dropout=0.2),
-            should_stop=stop_after(8),
-            checkpoint_seconds=0.0,
-        )
-    for path in sorted((tmp_path / "checkpoints").iterdir())[-damaged:]:
-        file = path / "model.safetensors"
-        file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
-    events = Events()
-    trained, state = run(tmp_path, model(), loop=config(dropout=0.2), emit=events)
-    assert events.first_step() == goes_on_from
-    assert state == uninterrupted[2]
-    assert_same(weights_of(trained), uninterrupted[0])
-    assert (tmp_path / "best.safetensors").read_bytes() == uninterrupted[3]
-
-
-def test_a_stop_at_the_last_step_is_an_end(tmp_path: Path) -> None:
-    _, state = run(tmp_path, should_stop=stop_after(STEPS))
-    assert state.step == STEPS
-
-
-# What is not finite.
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def test_a_gradient_that_is_not_finite_names_its_step_and_leaves_no_trace(tmp_path: Path) -> None:
-    fresh = model()
-    before: dict[str, bytes] = {}
-
-    def poison(event: str, fields: dict[str, Any]) -> None:
-        if event == "checkpoint" and fields["step"] == 5:
-            before.update(files(tmp_path))
-            with torch.no_grad():
-                fresh.model.norm.weight[0] = float("inf")
-
-    with pytest.raises(SynbootError, match=f"step 6 of {STEPS}: .* not finite") as caught:
-        run(tmp_path, fresh, loop=config(dropout=0.2), emit=Events(poison), checkpoint_seconds=0.0)
-    assert caught.value.exit_code == 1
-    assert files(tmp_path) == before
-    assert all(parameter.grad is None for parameter in fresh.parameters())
-    events = Events()
-    _, state = run(tmp_path, fresh, loop=config(dropout=0.2), emit=events)
-    assert events.first_step() == 5
-    assert state.step == STEPS
-
-
-def test_a_loss_that_is_not_finite_stops_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its gradient can be finite: that of a target whose probability is 0."""
-
-    def infinite(*arguments: Any) -> tuple[torch.Tensor, int]:
-        loss, targets = summed_loss(*arguments)
-        return loss + math.inf, targets
-
-    monkeypatch.setattr("synboot.train.loop.summed_loss", infinite)
-    with pytest.raises(SynbootError, match=f"step 1 of {STEPS}: .* not finite"):
-        run(tmp_path)
-    assert files(tmp_path) == {}
-
-
-def test_a_last_step_that_leads_astray_is_not_kept(tmp_path: Path) -> None:
-    """No next step's gradient would tell: validation does."""
-    loop = config(learning_rate=1e38, batch_rows=50, weight_decay=0.0)
-    with pytest.raises(SynbootError, match="step 1 of 1: the validation loss is not finite"):
-        run(tmp_path, loop=loop)
-    assert files(tmp_path) == {}
 
 
 # Dropout, randomness, precision, files.

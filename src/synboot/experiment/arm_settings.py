@@ -135,8 +135,9 @@ def settings_for(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_settings(where: str, kind: str, settings: Mapping[str, Any]) -> None:
     known, without = _SETTINGS[family_of(kind)], _EXCEPT.get(family_of(kind), ())
+    possible = settings_for(kind, settings)
     for name in settings:
-        if name not in settings_for(kind, settings):
+        if name not in possible:
             but = f" but {', '.join(without)}" if without else ""
             raise ValueError(
                 f"{where}: {name} cannot be set for {kind} alone; expected settings of "

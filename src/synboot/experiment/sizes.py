@@ -132,19 +132,19 @@ def standing(sized: Results, rival: str, signed: Write) -> str:
     first = len(ahead)
     while first and ahead[first - 1]:
         first -= 1
-    has_it = "" if len(met) == len(sized) else f" that has it ({len(met)} of {len(sized)})"
+    with_it = "" if len(met) == len(sized) else f" with it ({len(met)} of {len(sized)})"
     if first == len(ahead):
         trend = has_one_test(sized)
-        return _not_at_the_largest(met, rival, any(ahead), has_it, signed, trend=trend)
+        return _not_at_the_largest(met, rival, any(ahead), with_it, signed, trend=trend)
     carrying = [run for runs in budgets[first:] for run in runs]
     where = f"from {unique_tokens(carrying[0]):,} unique tokens on"
     if len(carrying) == len(met):
-        where = f"in every run{has_it or ' that was made'}"
+        where = f"in every run{with_it or ' that was made'}"
     elif len(carrying) == 1:
         size = unique_tokens(carrying[0])
-        where = f"in the largest run{has_it}, of {size:,} unique tokens, alone"
-    elif has_it:
-        where += f", in the runs{has_it.replace('has', 'have')}"
+        where = f"in the largest run{with_it}, of {size:,} unique tokens, alone"
+    elif with_it:
+        where += f", in the runs{with_it}"
     seeds = _ON_ONE_SEED if any(_row(run)["seeds"] < 2 for run in carrying) else ""
     return f"SBP is ahead of {arm_label(rival)} {where}{seeds}."
 
@@ -154,11 +154,11 @@ def _verdict(run: Mapping[str, Any], rival: str) -> str:
 
 
 def _not_at_the_largest(
-    met: Results, rival: str, somewhere: bool, has_it: str, signed: Write, *, trend: bool
+    met: Results, rival: str, somewhere: bool, with_it: str, signed: Write, *, trend: bool
 ) -> str:
     """Every run with its gain and what it allows, and where the gains go."""
     gains = [advantages(run)[rival] for run in met]
-    where = f"in smaller runs, not in the largest{has_it}" if somewhere else f"in no run{has_it}"
+    where = f"in smaller runs, not in the largest{with_it}" if somewhere else f"in no run{with_it}"
     several = several_models(met)
     told = "; ".join(
         f"at {unique_tokens(run):,} unique tokens"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,11 @@ from synboot.core.events import ReportProgress
 from synboot.experiment.recipe import Recipe, load_recipe
 from synboot.experiment.search.run import describe_search, search_recipe
 from synboot.experiment.search.table import planned_table, search_table
-from synboot.experiment.search.trials import Trial, Trials
 from synboot.experiment.stages.process import own_threads
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from blind import assert_test_text_unread, blind
 
 ARMS = ["repetition", "sbp"]
 SEARCH = {
@@ -29,13 +32,6 @@ SEARCH = {
     "training_tokens": 1024,
     "space": {"pretrain.learning_rate": [0.008, 1e30], "pretrain.weight_decay": [0.1, 3.0]},
 }
-OPENED: list[str] = []
-WATCHING = [False]
-
-
-def _watch(event: str, arguments: Any) -> None:
-    if WATCHING[0] and event == "open":
-        OPENED.append(str(arguments[0]))
 
 
 class Recorder:
@@ -63,10 +59,6 @@ def searched(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     """A search in a store whose test text is rubbish of the same length, watched."""
     runs = tmp_path_factory.mktemp("searched") / "runs"
     shutil.copytree(finished_run, runs)
-    rubbish = [*runs.glob("artifacts/corpus/*/test.arrow"), *runs.glob("artifacts/tokens/*/test/*")]
-    assert len(rubbish) > 2
-    for path in rubbish:
-        path.write_bytes(b"\xff" * path.stat().st_size)
     values = yaml.safe_load((runs / "small.yaml").read_text())
     values |= {"name": "tuned", "experiment": {"arms": ARMS}, "search": SEARCH}
     values["tune"].pop("validation_fraction", None)
@@ -74,25 +66,18 @@ def searched(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     path = runs / "tuned.yaml"
     path.write_text(yaml.safe_dump(values))
     recipe, display = load_recipe(path), Recorder()
-    sys.addaudithook(_watch)
-    WATCHING[0] = True
-    try:
-        with own_threads():
-            found = search_recipe(recipe, runs, display=display)
-    finally:
-        WATCHING[0] = False
-    return {"recipe": recipe, "runs": runs, "found": found, "display": display, "path": path}
+    with blind(runs) as read, own_threads():
+        found = search_recipe(recipe, runs, display=display)
+    found_by = {"recipe": recipe, "runs": runs, "display": display, "path": path}
+    return {**found_by, "found": found, "read": read}
 
 
 @pytest.mark.slow
 class TestSearch:
     def test_test_text_is_never_opened(self, searched: dict[str, Any]) -> None:
         """Rubbish in its place changes nothing, and of its files none is opened."""
-        store = str(searched["runs"] / "artifacts")
-        read = {path.removeprefix(store) for path in OPENED if path.startswith(store)}
-        assert any("/tokens/" in path and "/valid/" in path for path in read)
-        assert any(path.startswith("/pretrain/") for path in read)
-        assert not [path for path in read if "/test" in path]
+        assert_test_text_unread(searched["read"])
+        assert any(path.startswith("/pretrain/") for path in searched["read"])
 
     def test_winners_are_the_lowest_on_validation(self, searched: dict[str, Any]) -> None:
         found, runs = searched["found"], searched["runs"]
@@ -193,82 +178,3 @@ class TestSearch:
         assert fresh["missing"] == 8
         assert fresh["known_flops_to_do"] > 0
         assert "after repetition's winner" in planned_table(fresh)
-
-    def test_the_best_are_trained_again_on_all_tokens(self, searched: dict[str, Any]) -> None:
-        """The trials as before, then the finals; a dry run knows them when all trials are done."""
-        given: Recipe = searched["recipe"]
-        assert given.search is not None
-        changes = {"finalists": 2, "trials": 4}
-        recipe = given.model_copy(
-            update={"name": "finals", "search": given.search.model_copy(update=changes)}
-        )
-        runs = searched["runs"]
-        before = describe_search(recipe, runs)
-        assert before["missing"] >= 4
-        assert "the best 2 of its trials" in planned_table(before)
-        display = Recorder()
-        with own_threads():
-            found = search_recipe(recipe, runs, display=display)
-        for arm, one in found["arms"].items():
-            trials = {t["trial"]: t["validation_loss"] for t in one["trials"]}
-            best = sorted((v, n) for n, v in trials.items() if v is not None)[:2]
-            finals = {t["trial"]: t for t in one["finals"]}
-            assert sorted(finals) == sorted(number for _, number in best)
-            assert {t["trained_tokens"] for t in one["finals"]} == {8000}
-            losses = {number: t["validation_loss"] for number, t in finals.items()}
-            assert one["winner"] == min(losses, key=losses.__getitem__)
-            assert one["validation_loss"] == min(losses.values())
-            assert one["settings"] == finals[one["winner"]]["settings"]
-            assert sum(f": final of {arm}, " in line for line in display.lines) == 2
-        table = search_table(found)
-        assert "2 finals an arm, of its best trials, 8,000 training tokens each" in table
-        assert table.count("*") == len(found["arms"]) + 1
-        assert "trained again on 8,000 tokens" in (runs / "finals" / "frozen.yaml").read_text()
-        after = describe_search(recipe, runs)
-        assert after["missing"] == 0
-        assert "the best" not in planned_table(after)
-
-    def test_finals_decide_where_they_turn_the_order(
-        self, searched: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Finals of all that did not diverge, their losses negated: the base, all text that is
-        written with it and the frozen recipe are those of the last of the trials."""
-        given: Recipe = searched["recipe"]
-        assert given.search is not None
-        recipe = given.model_copy(
-            update={"name": "turned", "search": given.search.model_copy(update={"finalists": 4})}
-        )
-        runs, loss = searched["runs"], Trial.loss
-
-        def turned(trial: Trial, counts: Mapping[str, Any]) -> float:
-            return -loss(trial, counts) if trial.final else loss(trial, counts)
-
-        monkeypatch.setattr(Trial, "loss", turned)
-        fresh = describe_search(recipe, runs)["finals_of_arms"]
-        assert [row["trial"] for row in fresh["sbp"]] == [None] * 4
-        display = Recorder()
-        with own_threads():
-            found = search_recipe(recipe, runs, display=display)
-        first = found["arms"]["repetition"]
-        finals = {t["trial"]: t["validation_loss"] for t in first["finals"]}
-        finite = [t["trial"] for t in first["trials"] if "diverged" not in t]
-        assert list(finals) == finite
-        assert 1 < len(finite) < 4
-        assert first["winner"] == max(finals, key=lambda n: -finals[n])
-        assert first["winner"] != searched["found"]["arms"]["repetition"]["winner"]
-        settings = first["trials"][first["winner"]]["settings"]
-        assert found["base"]["settings"] == first["settings"] == settings
-        planned = Trials(recipe, runs)
-        written = planned.of("sbp", planned.of_base(settings))
-        ids = [t["stage"] for t in found["arms"]["sbp"]["trials"]]
-        assert ids == [trial.stage.id for trial in written]
-        frozen = yaml.safe_load((runs / "turned" / "frozen.yaml").read_text())
-        assert frozen["experiment"]["overrides"] == {
-            arm: one["settings"] for arm, one in found["arms"].items()
-        }
-        assert {
-            f"pretrain.{k}": frozen["pretrain"][k] for k in ("learning_rate", "weight_decay")
-        } == settings
-        counted = [line.split(": ")[0] for line in display.lines if " of " in line.split(":")[0]]
-        done, total = counted[-1].split(" of ")
-        assert done == total

@@ -59,8 +59,6 @@ def test_the_recipe_seed_keys_the_sample() -> None:
     [
         (["search.space={tune.learning_rate: [0.1]}"], "space: tune.learning_rate cannot be sea"),
         (["search.space={pretrain.num_validations: [2]}"], "pretrain.num_validations cannot be"),
-        ([BOTH, "search.finalists=1"], "finalists: expected trials of fewer tokens"),
-        ([BOTH, "search.finalists=3"], "finalists: expected at most the 2 trials"),
         (["search.space={pretrain.dropout: [0.1, 0.1]}"], "space.pretrain.dropout: expected at"),
         (["search.space={pretrain.dropout: []}"], "space.pretrain.dropout: expected at least"),
         (["search.space={pretrain.dropout: [1.5]}"], "search.space: pretrain: field dropout"),
@@ -138,13 +136,6 @@ def test_settings_of_tuning_are_drawn_alike_and_one_pass_is_no_edge() -> None:
     many = {"tune.learning_rate": 1e-4, "tune.passes": 4}
     assert edges(few, search, own) == {}
     assert edges(many, search, own) == {"tune.learning_rate": "lowest", "tune.passes": "highest"}
-
-
-def test_finalists_are_no_more_than_the_trials_that_are_left() -> None:
-    search = SearchConfig(trials=3, finalists=3, space={"pretrain.dropout": [0.1, 0.2]})
-    left = fewer_trials(search, PRETRAIN.model_copy(update={"dropout": 0.1}), "pretrain")
-    assert left == {"trials": 2, "finalists": 2}
-    SearchConfig(**(search.model_dump() | left))
 
 
 def test_a_winner_that_is_one_of_the_combinations_leaves_fewer_trials() -> None:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from synboot.core.errors import BadInput, SynbootError
+from synboot.core.errors import BadInput
 from synboot.experiment.plan import make_plan
 from synboot.experiment.recipe import load_recipe
-from synboot.experiment.search import run
 from synboot.experiment.search.trials import Trials, with_ancestors
 
 ROOT = Path(__file__).parents[3]
@@ -58,30 +57,6 @@ def test_all_trials_share_the_text_of_the_recipe_with_the_winning_base() -> None
             assert trial.stage.inputs["synthesize"].id == text
     trained = [trial.stage for trial in trials.of_arm("sbp", plan)]
     assert frozen.chains["sbp", 0]["base"].id in {stage.id for stage in with_ancestors(trained)}
-
-
-def test_the_finals_are_of_the_best_in_order_of_number_the_first_of_equal_ones() -> None:
-    trials = trials_of(ARMS, "search.finalists=2")
-    losses = {0: 2.0, 1: 3.0, 2: 2.0}
-    finals = trials.finals_of("oracle", losses, trials.plan)
-    assert [(final.number, final.final) for final in finals] == [(0, True), (2, True)]
-    assert trials.finals_of("oracle", {0: 2.0, 1: 1.0, 2: 2.0}, trials.plan)[1].number == 1
-    assert [final.number for final in trials.finals_of("oracle", {1: 3.0}, trials.plan)] == [1]
-    assert trials.finals_of("oracle", {}, trials.plan) == []
-    assert trials.finals_of("tune", losses, trials.plan) == []
-    of_arm = trials.of_arm("oracle", trials.plan)
-    for final in finals:
-        assert sum(source["tokens"] for source in final.stage.config["sources"]) == 800_000
-        assert final.stage.seed == of_arm[0].stage.seed
-        assert final.stage.config["loop"] == of_arm[final.number].stage.config["loop"]
-        assert final.settings == of_arm[final.number].settings
-
-
-def test_an_arm_without_a_finite_loss_says_of_what() -> None:
-    rows = [{"trial": 0, "validation_loss": None}]
-    for what in ("trial", "final"):
-        with pytest.raises(SynbootError, match=f"no {what} of sbp came to a finite loss"):
-            run._losses(rows, "sbp", what)
 
 
 def test_without_synthetic_text_repetition_is_searched_only_if_it_is_an_arm() -> None:

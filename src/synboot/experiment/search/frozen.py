@@ -50,17 +50,10 @@ def frozen_recipe(
         arm: {**before.get(arm, {}), **winners[arm]} for arm in arms if arm in winners
     }
     values["experiment"] = values.get("experiment", {}) | {"overrides": overrides}
-    finals = found.get("finals")
-    last = (
-        f"# An arm's {finals['trials_per_arm']} best that did not diverge were trained again on "
-        f"{finals['training_tokens']:,} tokens, and the best of these taken.\n"
-        if finals
-        else ""
-    )
     note = (
         f"# Frozen by synboot search: the best of {found['trials_per_arm']} trials an arm on "
         f"validation text\n# (seed {found['seed']}, {found['training_tokens']:,} training tokens "
-        "a trial); test text was not read.\n" + last
+        "a trial); test text was not read.\n"
     )
     if TUNE in found:
         num_trials = len(found[TUNE]["trials"])

@@ -12,7 +12,7 @@ from synboot.core.events import Display, EventLog, ReportProgress, read_events
 from synboot.core.storage import atomic_file, write_json
 from synboot.experiment.arm_settings import REFERENCE, SAME_COST
 from synboot.experiment.arms import arm_names
-from synboot.experiment.plan import Plan, planned_cost
+from synboot.experiment.plan import planned_cost
 from synboot.experiment.recipe import Recipe
 from synboot.experiment.run import RunPaths
 from synboot.experiment.search.cost import tuning_flops
@@ -77,7 +77,7 @@ class _Search:
         self._check_multiples(self.finished[plan.corpus["tokens"].id])
         self._finish(trials.before_training)
         for name in trials.names:
-            found[name] = self._outcome(self._searched(trials.of(name, plan)), plan)
+            found[name] = self._searched(trials.of(name, plan))
             if name in trials.deciding:
                 winners |= found[name]["settings"]
                 plan = trials.of_base(winners)
@@ -102,8 +102,8 @@ class _Search:
         left = [s for s in with_ancestors(stages) if s.id not in self.finished]
         self.finished = self.runner.run(left, known=self.finished)
 
-    def _searched(self, trials: Sequence[Trial]) -> Sequence[Trial]:
-        """Train the trials of an arm, or of tuning."""
+    def _searched(self, trials: Sequence[Trial]) -> Found:
+        """Train the trials of an arm, or of tuning; how they did."""
         arm, stages = trials[0].arm, [trial.stage for trial in trials]
         self._finish([source for stage in stages for source in stage.inputs.values()])
         for stage in stages:
@@ -128,7 +128,7 @@ class _Search:
                     left = left[left.index(failed) + 1 :]
                 finally:
                     self.runner.display = self.display
-        return trials
+        return self._outcome(trials)
 
     def _tell(self, trials: Sequence[Trial]) -> Any:
         of_stage = {trial.stage.id: trial for trial in trials}
@@ -138,21 +138,21 @@ class _Search:
             self.num_done += 1
             trial = of_stage[stage.id]
             self.display.message(
-                f"{self.num_done} of {self.num_trials}: {'final of ' * trial.final}{trial.arm}, "
-                f"{shown(trial.settings)}: "
+                f"{self.num_done} of {self.num_trials}: {trial.arm}, {shown(trial.settings)}: "
                 f"validation loss {trial.loss(artifact.counts):.4f}"
             )
 
         return tell
 
-    def _outcome(self, trials: Sequence[Trial], plan: Plan) -> Found:
-        """How trials did; and the finals, which are trained."""
+    def _outcome(self, trials: Sequence[Trial]) -> Found:
         rows = [self._row(trial) for trial in trials]
-        losses = _losses(rows, trials[0].arm)
-        finals = self.trials.finals_of(trials[0].arm, losses, plan)
-        self.num_trials -= self.trials.finalists_of(trials[0].arm) - len(finals)  # diverged before
-        last = [self._row(final) for final in self._searched(finals)] if finals else []
-        losses = _losses(last, trials[0].arm, "final") if last else losses
+        losses = {
+            r["trial"]: r["validation_loss"] for r in rows if r["validation_loss"] is not None
+        }
+        if not losses:
+            raise SynbootError(
+                f"no trial of {trials[0].arm} came to a finite loss; search lower learning rates"
+            )
         winner = _lowest(losses)
         settings = trials[winner].settings
         return {
@@ -162,7 +162,6 @@ class _Search:
             "gain_over_own_settings": losses[0] - losses[winner] if 0 in losses else None,
             "at_the_edge": edges(settings, self.trials.search, trials[0].settings),
             "trials": rows,
-            **({"finals": last} if last else {}),
         }
 
     def _row(self, trial: Trial) -> Found:
@@ -205,8 +204,6 @@ class _OneBar:
 def _what_is_searched(trials: Trials) -> Found:
     recipe, search = trials.recipe, trials.search
     same_cost = SAME_COST in arm_names(recipe.experiment)
-    tokens = recipe.budget.training_tokens
-    finals = {"trials_per_arm": search.finalists, "training_tokens": tokens}
     return {
         "recipe": recipe.name,
         "seed": search.seed,
@@ -215,7 +212,6 @@ def _what_is_searched(trials: Trials) -> Found:
         "training_tokens": trials.training_tokens,
         "space": {name: list(values) for name, values in sorted(search.space.items())},
         "trials_per_arm": len(trials.settings),
-        **({"finals": finals} if search.finalists else {}),
         "has_the_winner_of": {SAME_COST: REFERENCE} if same_cost else {},
     }
 
@@ -238,28 +234,21 @@ def describe_search(recipe: Recipe, runs: Path) -> Found:
     diverged = {str(event.get("id")) for event in events if event["event"] == "diverged"}
     plan, winners, decided = trials.plan, dict[str, float](), set[str]()
     rows: dict[str, list[Found]] = {}
-    finals: dict[str, list[Found]] = {}
     left: dict[str, list[Stage]] = {}
     for name in trials.names:
         known = decided.issuperset(trials.waits_for(name))
-        known_diverged = diverged if known else None
-        own = last = trials.of(name, plan)
-        rows[name] = [_described(trial, paths, known_diverged) for trial in own]
-        left[name], losses = _missing(own, rows[name]), _losses_done(rows[name])
-        if trials.finalists_of(name):
-            # Before all trials are done it is not known which of them are in the finals: any, as
-            # many, cost the same.
-            unknown = bool(left[name])
-            ranked = dict.fromkeys(range(len(own)), 0.0) if unknown else losses
-            last = trials.finals_of(name, ranked, plan)
-            finals[name] = [_described(final, paths, known_diverged) for final in last]
-            if unknown:
-                finals[name] = [row | _UNKNOWN for row in finals[name]]
-            left[name] += _missing(last, finals[name])
-            losses = _losses_done(finals[name])
+        own = trials.of(name, plan)
+        rows[name] = [_described(trial, paths, diverged if known else None) for trial in own]
+        left[name] = [
+            trial.stage
+            for trial, row in zip(own, rows[name], strict=True)
+            if row["status"] == "missing"
+        ]
+        losses = {
+            row["trial"]: row["validation_loss"] for row in rows[name] if row["status"] == "done"
+        }
         if name in trials.deciding and losses and not left[name]:
-            winner = _lowest(losses)
-            winners |= next(trial.settings for trial in last if trial.number == winner)
+            winners |= own[_lowest(losses)].settings
             plan = trials.of_base(winners)
             decided.add(name)
     missing = sum(map(len, left.values()))
@@ -272,23 +261,9 @@ def describe_search(recipe: Recipe, runs: Path) -> Found:
         **_what_is_searched(trials),
         **tune,
         "arms": rows,
-        **({"finals_of_arms": finals} if finals else {}),
         "missing": missing,
         "known_flops_to_do": sum(costs),
     }
-
-
-_UNKNOWN = {"trial": None, "settings": None, "stage": None, "status": "missing",
-            "validation_loss": None}  # fmt: skip
-
-
-def _missing(trials: Sequence[Trial], rows: Sequence[Found]) -> list[Stage]:
-    described = zip(trials, rows, strict=True)
-    return [trial.stage for trial, row in described if row["status"] == "missing"]
-
-
-def _losses_done(rows: Sequence[Found]) -> dict[int, float]:
-    return {row["trial"]: row["validation_loss"] for row in rows if row["status"] == "done"}
 
 
 def _described(trial: Trial, paths: RunPaths, diverged: set[str] | None) -> Found:
@@ -303,14 +278,6 @@ def _described(trial: Trial, paths: RunPaths, diverged: set[str] | None) -> Foun
     elif stage.id in diverged:
         row["status"] = "diverged"
     return row | {"stage": stage.id}
-
-
-def _losses(rows: Sequence[Found], arm: str, what: str = "trial") -> dict[int, float]:
-    found = {row["trial"]: row["validation_loss"] for row in rows}
-    finite = {number: loss for number, loss in found.items() if loss is not None}
-    if not finite:
-        raise SynbootError(f"no {what} of {arm} came to a finite loss; search lower learning rates")
-    return finite
 
 
 def _lowest(losses: Mapping[int, float]) -> int:

@@ -46,9 +46,6 @@ class SearchConfig(Config):
     """Training seed of the arms' trials, none of the experiment's."""
     training_tokens: int | None = Field(default=None, ge=1)
     """Of an arm's trial; by default those of the recipe."""
-    finalists: int = Field(default=0, ge=0)
-    """So many of an arm's trials, the best, are trained again on the recipe's training tokens, and
-    the best of these wins: which settings are good can depend on how often text is repeated."""
     space: Space = Field(min_length=1)
     """Values of settings of pretrain; trials are drawn from all their combinations."""
     tune_trials: int = Field(default=8, ge=1)
@@ -77,8 +74,6 @@ class SearchConfig(Config):
                     raise ValueError(
                         f"{space}.{name}: expected at least one value and no two alike"
                     )
-            if self.finalists > self.trials:
-                raise ValueError(f"finalists: expected at most the {self.trials} trials")
             if math.prod(len(values) for values in values_by_name.values()) > _MAX_GRID:
                 raise ValueError(f"{space}: expected at most {_MAX_GRID:,} combinations")
         return self
@@ -124,16 +119,12 @@ def _combinations(space: Space, config: LoopConfig) -> tuple[Settings, list[Sett
 
 
 def fewer_trials(search: SearchConfig, config: LoopConfig, section: str) -> dict[str, int]:
-    """The fields that say how many trials, and finalists, a section has, with as many as there are
-    where `config`, which may be one of the combinations, leaves fewer; else nothing."""
+    """The field that says how many trials a section has, with as many as there are where `config`,
+    which may be one of the combinations, leaves fewer; else nothing."""
     space = search.values_of(section)
     possible = len(_combinations(space, config)[1]) + 1
-    if not space or possible >= search.num_trials(section):
-        return {}
-    fewer = {f"{_BEFORE[section]}trials": possible}
-    if section == PRETRAIN and search.finalists > possible:
-        fewer["finalists"] = possible
-    return fewer
+    too_many = space and possible < search.num_trials(section)
+    return {f"{_BEFORE[section]}trials": possible} if too_many else {}
 
 
 def with_settings(config: LoopType, settings: Settings, section: str = PRETRAIN) -> LoopType:
@@ -175,10 +166,6 @@ def check_search(
     name, `seeds` its training seeds, `tokens` its training tokens."""
     if search.seed in seeds:
         raise ValueError(f"search.seed: expected none of experiment.seeds, got {search.seed}")
-    if search.finalists and (search.training_tokens or tokens) == tokens:
-        raise ValueError(
-            "search.finalists: expected trials of fewer tokens: search.training_tokens"
-        )
     if search.training_tokens is not None and search.training_tokens > tokens:
         raise ValueError(
             f"search.training_tokens: expected at most budget.training_tokens, {tokens}, got "

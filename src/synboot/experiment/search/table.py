@@ -13,14 +13,7 @@ def search_table(found: Mapping[str, Any]) -> str:
     """Every trial of arms and of tune, a line each, winners marked; then what to be wary of."""
     tune = {TUNE: found[TUNE]} if TUNE in found else {}
     lines = [_head(found), _header(found["space"], "loss")]
-    finals = {arm: {**one, "trials": one["finals"]} for arm, one in found["arms"].items()
-              if "finals" in one}  # fmt: skip
-    trials = {arm: {**one, "winner": None} if arm in finals else one
-              for arm, one in found["arms"].items()}  # fmt: skip
-    lines += _trials(trials, found["space"])
-    if finals:
-        lines += [_head_of_finals(found), _header(found["space"], "loss")]
-        lines += _trials(finals, found["space"])
+    lines += _trials(found["arms"], found["space"])
     if tune:
         lines += [_head_of_tune(found[TUNE]), _header(found[TUNE]["space"], "loss")]
         lines += _trials(tune, found[TUNE]["space"])
@@ -57,15 +50,7 @@ def planned_table(described: Mapping[str, Any]) -> str:
     before = TUNE if tune else REFERENCE
     for arm, trials in described["arms"].items():
         lines += [_planned(arm, trial, described["space"], before) for trial in trials]
-    finals = described.get("finals_of_arms", {})
-    if finals:
-        lines += [_head_of_finals(described), _header(described["space"], "")]
-        for arm, trials in finals.items():
-            lines += [_planned(arm, t, described["space"], "") for t in trials if t["stage"]]
-            unknown = sum(not trial["stage"] for trial in trials)
-            lines += [f"{arm:20} the best {unknown} of its trials"] if unknown else []
-    num_trials = sum(map(len, [*described["arms"].values(), *finals.values()]))
-    flops = described["known_flops_to_do"]
+    num_trials, flops = sum(map(len, described["arms"].values())), described["known_flops_to_do"]
     if tune:
         lines += [_head_of_tune(tune), _header(tune["space"], "")]
         lines += [_planned(TUNE, trial, tune["space"], REFERENCE) for trial in tune["trials"]]
@@ -88,13 +73,6 @@ def _head(found: Mapping[str, Any]) -> str:
     return (
         f"{found['trials_per_arm']} trials an arm, seed {found['seed']}, "
         f"{found['training_tokens']:,} training tokens a trial; nats per token of validation text"
-    )
-
-
-def _head_of_finals(found: Mapping[str, Any]) -> str:
-    return (
-        f"{found['finals']['trials_per_arm']} finals an arm, of its best trials, "
-        f"{found['finals']['training_tokens']:,} training tokens each"
     )
 
 

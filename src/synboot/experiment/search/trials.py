@@ -53,8 +53,6 @@ class Trial:
     stage: Stage
     checkpoint: CheckpointRule
     """Whose validation loss is that of the trial."""
-    final: bool = False
-    """Whether it is one of the best, trained once more on the recipe's training tokens."""
 
     def loss(self, counts: Mapping[str, Any]) -> float:
         """Its validation loss, of what its stage counted."""
@@ -129,13 +127,8 @@ class Trials:
 
     @property
     def num_trials(self) -> int:
-        """In all, those of the finals too."""
-        of_arm = len(self.settings) + self.search.finalists
-        return len(self.arms) * of_arm + len(self.tune_settings)
-
-    def finalists_of(self, name: str) -> int:
-        """How many of its trials are in the finals."""
-        return 0 if name == TUNE else self.search.finalists
+        """In all."""
+        return len(self.arms) * len(self.settings) + len(self.tune_settings)
 
     @property
     def deciding(self) -> list[str]:
@@ -179,26 +172,12 @@ class Trials:
     def of_arm(self, arm: str, plan: Plan) -> list[Trial]:
         """The trials of an arm, with the corpus and the synthetic text of `plan`. Raises BadInput
         if its own settings hide what is tried."""
-        every = range(len(self.settings))
-        return self._apart(self._trials(arm, every, plan, final=False), [arm], "space")
-
-    def finals_of(self, arm: str, losses: Mapping[int, float], plan: Plan) -> list[Trial]:
-        """The best of an arm's trials, on all training tokens; `losses` by number. None for tune
-        and without finalists."""
-        best = sorted(losses, key=lambda number: (losses[number], number))
-        numbers = sorted(best[: self.finalists_of(arm)])
-        return self._trials(arm, numbers, plan, final=True)
-
-    def _trials(self, arm: str, numbers: Iterable[int], plan: Plan, *, final: bool) -> list[Trial]:
-        rule, tokens = self.recipe.evaluate.checkpoint, self.training_tokens
-        tokens = self.recipe.budget.training_tokens if final else tokens
-        trials = []
-        for number in numbers:
-            settings = self.settings[number]
-            stage = self._stage(arm, settings, plan, tokens)
-            stage.label = f"{'final' if final else 'trial'} {number} of {arm}"
-            trials.append(Trial(arm, number, settings, stage, rule, final))
-        return trials
+        rule = self.recipe.evaluate.checkpoint
+        trials = [
+            Trial(arm, number, settings, self._stage(arm, number, settings, plan), rule)
+            for number, settings in enumerate(self.settings)
+        ]
+        return self._apart(trials, [arm], "space")
 
     def _apart(self, trials: list[Trial], arms: Sequence[str], space: str) -> list[Trial]:
         tried, experiment = trials[0].settings.keys(), self.recipe.experiment
@@ -212,9 +191,9 @@ class Trials:
             )
         return trials
 
-    def _stage(self, arm: str, settings: Settings, plan: Plan, training_tokens: int) -> Stage:
+    def _stage(self, arm: str, number: int, settings: Settings, plan: Plan) -> Stage:
         recipe, search = self.recipe, self.search
-        budget = recipe.budget.model_copy(update={"training_tokens": training_tokens})
+        budget = recipe.budget.model_copy(update={"training_tokens": self.training_tokens})
         trial = recipe.model_copy(
             update={"pretrain": with_settings(recipe.pretrain, settings), "budget": budget}
         )
@@ -223,7 +202,9 @@ class Trials:
             (arm, search.seed): chain for (arm, seed), chain in plan.chains.items() if seed == first
         }
         own = Plan(trial, corpus=plan.corpus, chains=chains)
-        return pretrain_stage(own, arm, search.seed, numerics_of(recipe.runtime))
+        stage = pretrain_stage(own, arm, search.seed, numerics_of(recipe.runtime))
+        stage.label = f"trial {number} of {arm}"
+        return stage
 
 
 def with_ancestors(stages: Iterable[Stage]) -> list[Stage]:
