@@ -343,8 +343,9 @@ def report(
     source: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN... | ARM=SCORES...",
-            help="Directories of runs, of which the first has the page; or arms and their scores.",
+            metavar="RUN... [SEARCH.json...] | ARM=SCORES...",
+            help="Directories of runs, of which the first has the page, and searches to show; "
+            "or arms and their scores.",
             show_default=False,
         ),
     ],

@@ -17,6 +17,7 @@ STUB = """#!/usr/bin/env bash
 printf '%s\\0' "$@" >> "$CALLS"
 printf '\\1' >> "$CALLS"
 """
+SEARCH = "docs/experiment/cpu-small-all.search.json"
 
 
 @pytest.fixture
@@ -29,6 +30,8 @@ def clone(tmp_path: Path) -> Path:
     (frozen / "cpu-small-all.yaml").write_text("# Frozen by synboot search: x\nname: small\n")
     for name in ("cpu-small-chosen", "cpu-larger-all"):
         (frozen / f"{name}.yaml").write_text("base: cpu-small-all.yaml\n")
+    (clone / SEARCH).parent.mkdir(parents=True)
+    (clone / SEARCH).touch()
     for name in ("pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, clone)
     program = clone / ".venv" / "bin" / "synboot"
@@ -79,9 +82,9 @@ def test_all_sizes_the_variants_and_one_report(clone: Path, tmp_path: Path) -> N
     assert outcome.returncode == 0, outcome.stderr
     recipes = ["recipes/cpu-small-variants.yaml"]
     recipes += [f"recipes/frozen/{size}.yaml" for size in ("cpu-small-chosen", "cpu-larger-all")]
-    assert [call[:2] for call in calls[:-1]] == [["run", recipe] for recipe in recipes]
+    assert [call[:2] for call in calls[:-2]] == [["run", recipe] for recipe in recipes]
     runs = clone / "run s&"
-    for call in calls[:-1]:
+    for call in calls[:-2]:
         settings = [after for word, after in pairwise(call) if word == "--set"]
         values = parse_settings(settings)
         assert values["corpus"] == {"path": str(data / "enwiki_sec"), "group_field": "label"}
@@ -94,8 +97,10 @@ def test_all_sizes_the_variants_and_one_report(clone: Path, tmp_path: Path) -> N
         if tasks:
             assert tasks["sciq"] == str(data / "eval_mc" / "sciq.jsonl.gz")
     sizes = ("cpu-small-chosen", "cpu-larger-all", "cpu-small-variants")
-    assert calls[-1][:4] == ["report", *(str(runs / size) for size in sizes)]
-    assert calls[-1][4:] == ["--output", str(runs / "experiment.html"), "--overwrite"]
+    shown = [*(str(runs / size) for size in sizes), SEARCH]
+    for call, form in zip(calls[-2:], ("html", "md"), strict=True):
+        output = ["--output", str(runs / f"experiment.{form}"), "--overwrite"]
+        assert call == ["report", *shown, *output]
 
 
 def test_no_test_text_is_read_before_a_variant_is_chosen(clone: Path, tmp_path: Path) -> None:
@@ -115,7 +120,7 @@ def test_a_search_that_finds_other_settings_stops_it(clone: Path, tmp_path: Path
     (clone / "calls").unlink()
     outcome, calls = called(clone, "--search", data, folder=tmp_path, found=frozen)
     assert outcome.returncode == 0, outcome.stderr
-    assert [call[0] for call in calls] == ["search", "run", "run", "run", "report"]
+    assert [call[0] for call in calls] == ["search", "run", "run", "run", "report", "report"]
 
 
 def test_a_folder_without_the_corpus_is_refused(clone: Path, tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ from synboot.experiment.report import render
 from synboot.experiment.report_data import ReportData
 from synboot.experiment.sizes import by_size, sizes_section, standing_lines, variants_section
 
+ROOT = Path(__file__).parents[2]
+
 HERE = Path(__file__).parent
 _statistics = runpy.run_path(str(HERE / "test_report_statistics.py"))
 
@@ -273,10 +275,39 @@ def test_the_verb_puts_runs_beside_the_first(finished_run: Path, tmp_path: Path)
         with pytest.raises(BadInput, match=said):
             synboot.report([finished_run / "small", other], tmp_path / "never.html")
     for source, said in (
-        ([finished_run / "small", finished_run / "small"], "each run once"),
+        ([finished_run / "small", finished_run / "small"], "each run and each search once"),
         ([finished_run / "small", tmp_path], "a finished run with its result.json"),
-        ([f"{finished_run / 'small'}", "sbp=scores.parquet"], "directories of runs, or ARM="),
+        (
+            [f"{finished_run / 'small'}", "sbp=scores.parquet"],
+            "directories of runs and search.json of searches, or ARM=",
+        ),
     ):
         with pytest.raises(BadInput, match=said):
             synboot.report(source, tmp_path / "never.html")
     assert not (tmp_path / "never.html").exists()
+
+
+def test_the_verb_shows_searches_and_writes_markdown(finished_run: Path, tmp_path: Path) -> None:
+    run, page = finished_run / "small", tmp_path / "page.md"
+    search = ROOT / "docs" / "experiment" / "cpu-small-all.search.json"
+    alone = synboot.report(run, page)
+    without = page.read_text()
+    assert alone.counts["recipe"] == "small"
+    with pytest.raises(BadInput, match=r"page\.md: is there already; .*--overwrite"):
+        synboot.report([run, search], page)
+    assert page.read_text() == without
+    synboot.report([run, search], page, overwrite=True)
+    assert "## How settings were chosen" in page.read_text()
+    assert "## How settings were chosen" not in without
+    assert page.read_text().startswith("<!-- synboot report -->\n")
+    (tmp_path / "mine.md").write_text("# Mine\n")
+    for source, output, said in (
+        ([run, search, search], page, "each search once"),
+        ([search], page, r"search\.json: expected the directory of a run beside it"),
+        ([run, tmp_path / "mine.md"], page, r"mine\.md: expected the search\.json of a search"),
+        ([run], tmp_path / "mine.md", "is no report of synboot"),
+        ([run], tmp_path / "page.txt", r"ends in \.html or \.md"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            synboot.report(source, output, overwrite=True)
+    assert (tmp_path / "mine.md").read_text() == "# Mine\n"

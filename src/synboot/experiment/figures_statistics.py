@@ -22,6 +22,7 @@ from synboot.experiment.figures import (
     write_label,
 )
 from synboot.experiment.phrases import ends, governing, is_number, over_controls
+from synboot.experiment.search.found import losses_by_arm
 from synboot.experiment.sizes import (
     OTHER_TEST,
     advantages,
@@ -212,3 +213,28 @@ def sizes_figure(results: Sequence[Mapping[str, Any]], width: int = WIDE) -> str
     )
     text += "" if one_test else f". {OTHER_TEST}"
     return draw_svg("sizes", f"SBP's gain by unique tokens: {text}", width, height, draw)
+
+
+def trials_figure(found: Mapping[str, Any], name: str, width: int = WIDE) -> str:
+    """The validation losses of every arm's trials in a search, the best one large, lower ones to
+    the right. `name` is the figure's own on its page."""
+    losses = losses_by_arm(found)
+
+    def draw(axes: Axes) -> None:
+        for row, (arm, own) in enumerate(losses.items()):
+            colour = PALETTE[arm_role(arm)]
+            axes.plot(own, [row] * len(own), "o", color=colour, markersize=5, alpha=0.45)
+            axes.plot(own[:1], [row] * len(own[:1]), "o", color=colour, markersize=9)
+            edge = axes.get_yaxis_transform()
+            text = f"{own[0]:.4f}" if own else ""
+            write_label(axes, (1, row), text, (6, 0), color=colour, va="center", xycoords=edge)
+        axes.set_ylim(len(losses) - 0.5, -0.5)
+        axes.set_yticks(range(len(losses)), [short_name(arm) for arm in losses])
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_inverted(True)
+        axes.xaxis.set_major_locator(MaxNLocator(3 if width <= NARROW else 6))
+        axes.set_xlabel("validation loss, nats per token (lower is better →)")
+
+    described = ", ".join(f"{short_name(arm)} {own[0]:.4f}" for arm, own in losses.items() if own)
+    return draw_svg(name, f"Best trials: {described}", width, 60 + 30 * len(losses), draw)

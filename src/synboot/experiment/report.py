@@ -28,7 +28,9 @@ from synboot.experiment.phrases import (
 )
 from synboot.experiment.quality_report import quality_section
 from synboot.experiment.report_data import ReportData
+from synboot.experiment.report_markdown import MARKDOWN_GENERATOR, as_markdown
 from synboot.experiment.report_statistics import statistics_section
+from synboot.experiment.search.found import searches_section
 from synboot.experiment.seed_use import seed_use_line
 from synboot.experiment.sizes import sizes_section, variants_section
 from synboot.experiment.task_section import contamination_rows, task_rows
@@ -46,8 +48,9 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\ufff
 
 
 def write_report(data: ReportData, path: Path) -> None:
-    """Write the page to `path`, atomically. Equal data give equal bytes."""
-    page = render(data).encode("utf-8")
+    """Write the page to `path`, atomically: as Markdown if its name ends in .md, else as HTML.
+    Equal data give equal bytes."""
+    page = page_for(path, data).encode("utf-8")
     with atomic_file(path) as file:
         file.write(page)
 
@@ -55,11 +58,18 @@ def write_report(data: ReportData, path: Path) -> None:
 def is_report(path: Path) -> bool:
     """Whether the file at `path` is a page that `write_report` wrote."""
     with path.open("rb") as file:
-        return _GENERATOR.encode() in file.read(2048)
+        start = file.read(2048)
+    return _GENERATOR.encode() in start or start.startswith(MARKDOWN_GENERATOR.encode())
+
+
+def page_for(path: Path, data: ReportData) -> str:
+    """What `write_report` writes to `path`."""
+    page = render(data)
+    return as_markdown(page) if path.suffix == ".md" else page
 
 
 def render(data: ReportData) -> str:
-    """The page as text."""
+    """The page as HTML."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -79,6 +89,7 @@ def render(data: ReportData) -> str:
         "hundredths": lambda value: f"{value:.2%}" if _known(value) else _NONE,
         "signed_tenths": lambda value: _signed(100 * value, 1) + "%" if _known(value) else _NONE,
         "role": figures.arm_role,
+        "titled": lambda text: text[:1].upper() + text[1:],
         "words": lambda name: str(name).replace("_", " "),
         "unbroken": lambda text: re.sub(r"\[[^]]*\]", _unbroken, text),
         "excerpt": lambda text: _text(text)[:SHOWN_CHARACTERS],
@@ -101,6 +112,7 @@ def render(data: ReportData) -> str:
         surely=statistics_section(result, signed=_signed, percent=_percent),
         sizes=sizes_section([result, *data.beside], signed=_signed, percent=_percent),
         trials=variants_section(data.beside, signed=_signed),
+        searches=searches_section(data.searches),
         totals=_ledger_totals(result),
         duplicates=sum(_numbers((result["corpus"].get("exact_duplicates") or {}).values())),
         bad_records=sum(_numbers((result["corpus"].get("bad") or {}).values())),
@@ -251,6 +263,10 @@ def _figures(data: ReportData) -> dict[str, dict[str, Markup]]:
             "flops": figures.flops_figure(_method_ledger(result), list(result["arms"]), wide),
             "similarity": figures.similarity_figure(edges, every, kept, medium) if edges else None,
             "degree": figures.degree_figure(pairs.get("degree") or {}, medium),
+            **{
+                f"trials-{place}": figures_statistics.trials_figure(found, f"trials-{place}", wide)
+                for place, found in enumerate(data.searches)
+            },
         }.items():
             if svg:
                 drawn.setdefault(name, {})[size] = Markup(figures.inline(svg))

@@ -15,7 +15,7 @@ class ReportData:
     `validation_loss`. `pairs`: `counts`, `similarity_edges`, `similarity_kept`, `similarity_all`,
     `degree`, `kept_samples`, `dropped_samples`. `synthetic`: `counts`, `samples`,
     `dropped_samples`. Missing and None fields show as a dash. `beside`: the `result.json` of other
-    runs, of other sizes or of variants on validation text.
+    runs, of other sizes or of variants on validation text. `searches`: values of `search.json`.
     """
 
     result: dict[str, Any]
@@ -23,3 +23,4 @@ class ReportData:
     pairs: dict[str, Any]
     synthetic: dict[str, Any]
     beside: Sequence[Mapping[str, Any]] = ()
+    searches: Sequence[Mapping[str, Any]] = ()

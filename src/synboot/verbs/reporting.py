@@ -19,10 +19,11 @@ from synboot.experiment.judges import FinishedJudge
 from synboot.experiment.phrases import is_number
 from synboot.experiment.plan import make_plan
 from synboot.experiment.recipe import Recipe
-from synboot.experiment.report import is_report, render, write_report
+from synboot.experiment.report import is_report, page_for, write_report
 from synboot.experiment.report_data import ReportData
 from synboot.experiment.result import build_report_data
 from synboot.experiment.run import RunPaths
+from synboot.experiment.search.found import read_search
 from synboot.experiment.sizes import advantages, standing_lines
 from synboot.experiment.stages.evaluation import read_scores
 from synboot.experiment.statistics.losses import MIN_RESAMPLES
@@ -56,28 +57,34 @@ def report(
     `arm=file`). Arms are named as in a recipe: gains are over `repetition`, recovered needs `sbp`
     and `oracle` too. Runs after the first stand beside it: SBP's gains by size, a curve that is
     written alone too (`output`, ending in .svg), and variants that were compared on validation
-    text. `seed` (0) and `bootstrap_resamples` (10,000) are of a comparison; a run has its own.
+    text; files are the search.json of searches, whose trials are shown. An output that ends in .md
+    has the sentences and tables without drawings and samples. `seed` (0) and `bootstrap_resamples`
+    (10,000) are of a comparison; a run has its own.
 
     Counts: the result, as in result.json, of several runs with the others as `beside` and what is
     said of size as `standing`. Raises BadInput.
     """
-    path = output_path(output, ".html")
+    path = output_path(output, ".html", ".md")
     if path.exists() and not (path.is_file() and is_report(path)):
         raise BadInput(f"{path}: is there already and is no report of synboot; name another output")
     arms = _arms(source)
     if isinstance(arms, list):
         if seed is not None or bootstrap_resamples is not None:
             raise BadInput("seed, bootstrap_resamples: a run has its own; expected none")
-        if len({run.resolve() for run in arms}) < len(arms):
-            raise BadInput("expected each run once")
-        beside = [_result_of(run) for run in arms[1:]]
-        data = replace(_of_run(arms[0]), beside=beside)
+        if len({each.resolve() for each in arms}) < len(arms):
+            raise BadInput("expected each run and each search once")
+        runs = [each for each in arms if not each.is_file()]
+        if not runs:
+            raise BadInput(f"{arms[0]}: expected the directory of a run beside it")
+        beside = [_result_of(run) for run in runs[1:]]
+        searches = [read_search(each) for each in arms if each.is_file()]
+        data = replace(_of_run(runs[0]), beside=beside, searches=searches)
         if beside and not advantages(data.result):
-            raise BadInput(f"{arms[0]}: expected a run that compares sbp with repetition")
+            raise BadInput(f"{runs[0]}: expected a run that compares sbp with repetition")
     else:
         resamples = 10_000 if bootstrap_resamples is None else bootstrap_resamples
         data = _of_scores(arms, seed=seed or 0, num_resamples=resamples)
-    if path.exists() and path.read_bytes() != render(data).encode() and not overwrite:
+    if path.exists() and path.read_bytes() != page_for(path, data).encode() and not overwrite:
         raise BadInput(f"{path}: is there already; name another output, or say --overwrite")
     curve = sizes_figure([data.result, *data.beside])
     if curve is not None:
@@ -102,7 +109,7 @@ def _write_curve(curve: str, path: Path, overwrite: bool) -> None:
 
 
 def _arms(source: Source) -> list[Path] | Mapping[str, Files]:
-    """The directories of runs, or the files of each arm."""
+    """The directories of runs and files of searches, or the files of each arm."""
     if isinstance(source, Mapping) and source:
         return source
     words = [str(source)] if isinstance(source, (str, Path)) else [str(word) for word in source]
@@ -116,7 +123,9 @@ def _arms(source: Source) -> list[Path] | Mapping[str, Files]:
     if not arms:
         return [Path(word) for word in words]
     if sum(map(len, arms.values())) != len(words):
-        raise BadInput("expected directories of runs, or ARM=SCORES for every arm")
+        raise BadInput(
+            "expected directories of runs and search.json of searches, or ARM=SCORES for every arm"
+        )
     return arms
 
 

@@ -245,16 +245,17 @@ def publish_directory(output: Path, stamp: Mapping[str, Any], fill: Callable[[Pa
         write_json(directory / MANIFEST, {**stamp, "files": describe_files(directory)})
 
 
-def output_path(output: str | Path, suffix: str = "") -> Path:
-    """`output` as a path on this machine. Raises BadInput unless it has a name, which ends in
-    `suffix`."""
+def output_path(output: str | Path, *suffixes: str) -> Path:
+    """`output` as a path on this machine. Raises BadInput unless it has a name, which ends in one
+    of `suffixes` if there are any."""
     path = Path(output)
     if "://" in str(output):
         raise BadInput(f"{output}: expected an output on this machine, not a URL")
     if path.name in ("", ".."):
         raise BadInput(f"{output}: expected an output with a name")
-    if suffix and path.suffix != suffix:
-        raise BadInput(f"{path}: expected an output whose name ends in {suffix}")
+    if suffixes and path.suffix not in suffixes:
+        expected = " or ".join(suffixes)
+        raise BadInput(f"{path}: expected an output whose name ends in {expected}")
     return path
 
 
