@@ -265,13 +265,12 @@ def test_the_result_adds_up(run: dict[str, Any]) -> None:
     assert counts["quality"]["synthetic"] == result["synthetic"]["documents"]
 
     labels = ["embed", "neighbours", "tune", "synthesize", "tune, writer 2", "synthesize, writer 2"]
+    labels.append("pretrain repetition, seed 1")  # which no arm has
     cost = result["cost_inclusive"]
     paid = sum(ledger[label]["flops"] for label in labels)
     assert sum(cost["flops_paid"].values()) == paid > 0
     assert len(cost["flops_paid"]) == len(labels)
-    assert cost["not_counted"][0].startswith(
-        "the base models of 2 writers: repetition with the tra"
-    )
+    assert cost["not_counted"][0].startswith("1 of the 2 base models: they are repetition arms")
     second = ledger["pretrain repetition, seed 1"]
     assert second["arms"] == ["sbp", "self_distillation", "sbp_best"]
     assert second["flops"] == ledger["pretrain repetition, seed 0"]["flops"]

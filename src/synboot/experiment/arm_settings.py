@@ -28,9 +28,9 @@ _TEXT = ("pretrain", "budget.synthetic_share")
 _SETTINGS: dict[str, tuple[str, ...]] = {
     "repetition": ("pretrain",),
     "oracle": ("pretrain",),
-    "sbp": (*_TEXT, "pairs", "tune", "synthesize"),
-    "random_pairs": (*_TEXT, "pairs", "tune", "synthesize"),
-    "self_distillation": (*_TEXT, "tune.initial_checkpoint", "synthesize"),
+    "sbp": (*_TEXT, "base_model", "pairs", "tune", "synthesize"),
+    "random_pairs": (*_TEXT, "base_model", "pairs", "tune", "synthesize"),
+    "self_distillation": (*_TEXT, "base_model", "tune.initial_checkpoint", "synthesize"),
     "real_context": (*_TEXT, "pairs"),
 }
 """Sections and settings that mean something to an arm of that kind."""

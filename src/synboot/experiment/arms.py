@@ -13,7 +13,8 @@
 
 A variant is one of them with other settings (`arm_settings`). All but the last train on the same
 number of tokens. The last gets on top what SBP's embedding,
-neighbours, tuning and synthesis took, in FLOPs, as training tokens of its own.
+neighbours, tuning, synthesis and base models that no arm has took, in FLOPs, as training tokens of
+its own.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ WITH_SYNTHETIC = ("sbp", "self_distillation", "random_pairs")
 WITH_PAIRED = "real_context"
 CONTROLS = ("self_distillation", "random_pairs", WITH_PAIRED)
 PAID_STAGES = ("embed", "neighbours", "tune", "synthesize")
-"""What SBP pays beside its base model, which is the repetition arm, and the text's comparisons,
-which are no matrix products."""
+"""What SBP pays beside its base models (of which those that are repetition arms cost nothing more)
+and the text's comparisons, which are no matrix products."""
 
 
 def arm_names(experiment: ExperimentConfig) -> list[str]:

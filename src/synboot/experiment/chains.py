@@ -63,14 +63,22 @@ def num_writers(recipe: Recipe, arm: str) -> int:
     return writers
 
 
-def paid_stages(chain: Mapping[str, Stage]) -> dict[str, Stage]:
-    """The stages of a chain that `repetition_same_cost` pays for (`PAID_STAGES`), of all writers
-    and each once, by their names in the chain."""
+def paid_stages(chain: Mapping[str, Stage], arms: Sequence[Stage]) -> dict[str, Stage]:
+    """The stages of a chain that `repetition_same_cost` pays for (`PAID_STAGES`, and base models
+    that are none of `arms`), of all writers and each once, by their names in the chain."""
+    for_text = {stage.id for stage in bases_of(chain)} - {stage.id for stage in arms}
     paid: dict[str, Stage] = {}
     for name, stage in chain.items():
-        if stage.name in PAID_STAGES and stage.id not in {known.id for known in paid.values()}:
+        if stage.name not in PAID_STAGES and stage.id not in for_text:
+            continue
+        if stage.id not in {known.id for known in paid.values()}:
             paid[name] = stage
     return paid
+
+
+def bases_of(chain: Mapping[str, Stage]) -> list[Stage]:
+    """The base models of a chain, one for each writer that has one."""
+    return [stage for stage in chain.values() if stage.name == "pretrain"]
 
 
 @dataclass(frozen=True)

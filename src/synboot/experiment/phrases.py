@@ -85,14 +85,13 @@ def _beside(method: str, over: Mapping[str, Any]) -> str:
     return f"{arm_label(method)} is {'; '.join(parts)}." if parts else ""
 
 
-def which_bases(first: int, writers: int) -> str:
-    """The base models of an arm whose text so many writers wrote, from that training seed on."""
-    if writers == 1:
-        return "the base model: it is the repetition arm of the first seed"
-    return (
-        f"the base models of {writers} writers: repetition with the training seeds {first} to "
-        f"{first + writers - 1}, of which those that no arm has were trained for the text alone"
-    )
+def which_bases(shared: int, bases: int) -> list[str]:
+    """What is said of the base models that are arms anyway: `shared` of so many."""
+    if not shared:
+        return []
+    if bases == 1:
+        return ["the base model: it is the repetition arm of the first seed"]
+    return [f"{shared} of the {bases} base models: they are repetition arms of the run"]
 
 
 def but_same_cost(result: Mapping[str, Any]) -> str:

@@ -136,9 +136,10 @@ def make_plan(
     for arm in arm_names(recipe.experiment):
         for seed in seeds:
             planned = _pretrain(plan, arm, seed, numerics)
-            plan.pretrain[arm, seed] = known = plan.add(planned)
-            if _ROUND in known.label:  # that of a round of another arm too
-                known.label = planned.label
+            known = plan.add(planned)
+            if known.id not in {stage.id for stage in plan.pretrain.values()}:
+                known.label = planned.label  # it may be that of a base model, or of a round
+            plan.pretrain[arm, seed] = known
     for run, pretrain in plan.pretrain.items():
         plan.evaluate[run] = plan.add(_evaluate(plan, run, pretrain, numerics))
     if recipe.experiment.ensembles:
@@ -176,8 +177,7 @@ def _plan_corpus(plan: Plan, paths: Paths, content: str, numerics: Numerics) -> 
 
 
 def _plan_chains(plan: Plan, numerics: Numerics) -> None:
-    """What writes the text of arms: once, with the first seed, or for every seed. The base model is
-    always the run's repetition."""
+    """What writes the text of arms: once, with the first seed, or for every seed."""
     recipe, seeds = plan.recipe, plan.recipe.experiment.seeds
     for arm in (*recipe.experiment.arms, *recipe.experiment.variants):
         if recipe.experiment.kind_of(arm) not in (*WITH_SYNTHETIC, WITH_PAIRED):
@@ -200,10 +200,22 @@ def _chain(plan: Plan, arm: str, seed: int, numerics: Numerics) -> dict[str, Sta
     variant = recipe.experiment.variants.get(arm)
     # One for each writer.
     trained = [seed + number for number in range(num_writers(recipe, arm))]
-    bases = [_pretrain(plan, REFERENCE, own_seed, numerics) for own_seed in trained]
+    base = recipe.of_base_model(arm)
+    bases = [
+        _pretrain(
+            plan,
+            REFERENCE,
+            own_seed,
+            numerics,
+            recipe=base,
+            label=f"pretrain base of {arm}, seed {own_seed}" if own.base_model.settings() else None,
+        )
+        for own_seed in trained
+    ]
     chain: dict[str, Stage] = {}
     for round_ in range(1, (variant.rounds if variant else 1) + 1):
         of_round = f"{_ROUND}{round_}" if round_ > 1 else ""
+        model = own.model if chain else base.model
         if chain:
             before = f"{_ROUND}{round_ - 1}"
             bases = [
@@ -221,7 +233,7 @@ def _chain(plan: Plan, arm: str, seed: int, numerics: Numerics) -> dict[str, Sta
         chain = planner.chain(
             kind,
             bases,
-            recipe=own,
+            recipe=own.model_copy(update={"model": model}),
             seed=recipe.seed + seed - first,  # the first is that of the recipe
             label=f"{of_arm}{of_seed}{of_round}",
             pairing=of_seed if shared else f"{of_arm}{of_seed}{of_round}",
@@ -231,7 +243,8 @@ def _chain(plan: Plan, arm: str, seed: int, numerics: Numerics) -> dict[str, Sta
 
 def _pairs_alike(one: Recipe, other: Recipe) -> bool:
     """Whether the same base model leads both to the same pairs."""
-    return (one.pairs, one.tune.initial_checkpoint) == (other.pairs, other.tune.initial_checkpoint)
+    decided_by = [(of.pairs, of.tune.initial_checkpoint, of.base_model) for of in (one, other)]
+    return decided_by[0] == decided_by[1]
 
 
 def _text_of(chain: Mapping[str, Stage]) -> dict[str, Stage]:
@@ -247,11 +260,13 @@ def _pretrain(
     seed: int,
     numerics: Numerics,
     *,
+    recipe: Recipe | None = None,
     chain: Mapping[str, Stage] | None = None,
     label: str | None = None,
 ) -> PretrainStage:
-    """Training of an arm, on the text of `chain`, by default its own."""
-    own, kind = plan.recipe.of_arm(arm), plan.recipe.experiment.kind_of(arm)
+    """Training of an arm with its settings, or those of `recipe`, on its text, or that of
+    `chain`."""
+    own, kind = recipe or plan.recipe.of_arm(arm), plan.recipe.experiment.kind_of(arm)
     inputs = {name: plan.corpus[name] for name in ("tokenizer", "tokens")}
     config = {
         "model": own.model.model_dump(mode="json"),
@@ -264,7 +279,9 @@ def _pretrain(
         if own.pretrain.order != "mixed":
             config["order"] = own.pretrain.order
     if arm == SAME_COST:
-        paid = paid_stages(plan.chains["sbp", seed])
+        seeds = plan.recipe.experiment.seeds
+        repetition = [_pretrain(plan, REFERENCE, own_seed, numerics) for own_seed in seeds]
+        paid = paid_stages(plan.chains["sbp", seed], repetition)
         inputs |= {f"{COST_OF}{name}": source for name, source in paid.items()}
         config["sources"] = arm_sources(kind, own.budget, own.experiment, tuple(paid))
     return PretrainStage(
@@ -292,7 +309,7 @@ def _seed_use(plan: Plan, arm: str, chain: Mapping[str, Stage], numerics: Numeri
     own, tune = plan.recipe.of_arm(arm), chain["tune"]
     named = {name: chain[name] for name in ("pairs", "validation_pairs") if name in chain}
     inputs = {name: stage.inputs.get(name, stage) for name, stage in named.items()}
-    config = {"model": own.model.model_dump(mode="json"), **own.tune.validation_setting()}
+    config = {"model": tune.config["model"], **own.tune.validation_setting()}
     if "base" in tune.inputs:
         inputs["base"] = tune.inputs["base"]
         config["base_checkpoint"] = own.tune.initial_checkpoint
@@ -336,7 +353,9 @@ def planned_cost(stage: Stage, recipe: Recipe) -> Mapping[str, int | None]:
         rows = {context: -(-tokens // context)}
         return {
             "tokens": tokens,
-            "flops": training_flops(cost_of_shape(shape_of(recipe.model.preset), vocab_size), rows),
+            "flops": training_flops(
+                cost_of_shape(shape_of(stage.config["model"]["preset"]), vocab_size), rows
+            ),
         }
     if stage.name == "synthesize":
         return {"tokens": stage.config["need_tokens"], "flops": None}

@@ -6,7 +6,7 @@ Section names are the words of docs/design.md. `search` and `runtime` have no pa
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -26,6 +26,7 @@ from synboot.data.cuts import MIN_PIECE_BYTES
 from synboot.data.mixture import MixtureOrder
 from synboot.eval.quality.settings import QualityConfig
 from synboot.experiment.arm_settings import (
+    REFERENCE,
     SAME_COST,
     ArmName,
     Settings,
@@ -36,6 +37,7 @@ from synboot.experiment.arm_settings import (
     is_multiple,
     settings_of,
 )
+from synboot.experiment.base_model import BaseModelConfig
 from synboot.experiment.search.settings import SearchConfig, check_search
 from synboot.experiment.task_recipe import Tasks
 from synboot.experiment.tune_recipe import TuneValidationConfig
@@ -356,6 +358,7 @@ class Recipe(Config):
     budget: BudgetConfig
     model: ModelConfig
     pretrain: PretrainConfig
+    base_model: BaseModelConfig = BaseModelConfig()
     pairs: PairsConfig = PairsConfig()
     tune: TuneConfig
     synthesize: SynthesizeConfig = SynthesizeConfig()
@@ -367,21 +370,27 @@ class Recipe(Config):
 
     def of_arm(self, arm: str) -> Recipe:
         """This recipe with the arm's own settings in place. Raises BadInput."""
-        own = by_section(self.experiment.settings_of(arm))
-        sections = {
-            name: validate(
-                type(section), merge(section.model_dump(), values), f"{arm}, section {name}"
-            )
-            for name, values in own.items()
-            for section in [getattr(self, name)]
-        }
+        return self._with(self.experiment.settings_of(arm), arm)
+
+    def of_base_model(self, arm: str) -> Recipe:
+        """With the settings of repetition and, above them, those of the base model of an arm's
+        text. Raises BadInput."""
+        own = self.of_arm(arm).base_model.settings()
+        return self.of_arm(REFERENCE)._with(own, f"base_model of {arm}")
+
+    def _with(self, settings: Mapping[str, Any], whose: str) -> Recipe:
+        sections: dict[str, Config] = {}
+        for name, values in by_section(settings).items():
+            section = getattr(self, name)
+            merged = merge(section.model_dump(), values)
+            sections[name] = validate(type(section), merged, f"{whose}, section {name}")
         return self.model_copy(update=sections)
 
     @model_validator(mode="after")
     def _settings_of_arms(self) -> Self:
-        for arm in (*self.experiment.overrides, *self.experiment.variants):
+        for arm in (*self.experiment.arms, *self.experiment.overrides, *self.experiment.variants):
             try:
-                self.of_arm(arm)
+                self.of_base_model(arm)
             except BadInput as error:
                 raise ValueError(f"experiment: settings of {error}") from None
         return self

@@ -11,7 +11,7 @@ from synboot.core.storage import read_json
 from synboot.data.ngrams import all_windows, count_found, with_windows
 from synboot.experiment.arm_settings import REFERENCE, SAME_COST
 from synboot.experiment.arms import rivals_of_variants
-from synboot.experiment.chains import num_writers
+from synboot.experiment.chains import bases_of
 from synboot.experiment.ensembles import ensemble_facts
 from synboot.experiment.findings import doubts, findings, metrics
 from synboot.experiment.phrases import but_same_cost, which_bases
@@ -150,7 +150,7 @@ def _text_facts(plan: Plan, artifacts: Artifacts, arm: str) -> dict[str, Any]:
     own = {name: artifacts[stage.id].counts for name, stage in chain.items()}
     synthesize = _without_flops(own["synthesize"])
     total = plan.recipe.budget.training_tokens
-    facts: dict[str, Any] = {
+    facts: dict[str, Any] = _base_model_facts(plan, artifacts, arm) | {
         "synthetic": {
             **synthesize,
             "share_requested": plan.recipe.of_arm(arm).budget.synthetic_share,
@@ -182,6 +182,18 @@ def _text_facts(plan: Plan, artifacts: Artifacts, arm: str) -> dict[str, Any]:
     return facts
 
 
+def _base_model_facts(plan: Plan, artifacts: Artifacts, arm: str) -> dict[str, Any]:
+    """What an arm's base model has of its own; nothing where it is the run's repetition."""
+    own = plan.recipe.of_arm(arm).base_model.settings()
+    if not own:
+        return {}
+    preset = plan.recipe.of_base_model(arm).model.preset
+    vocab_size = artifacts[plan.corpus["tokenizer"].id].counts["vocab_size"]
+    everything, rest = num_parameters(shape_of(preset), vocab_size)
+    size = {"preset": preset, "parameters": everything, "non_embedding_parameters": rest}
+    return {"base_model": {**size, "settings": own}}
+
+
 def _multiples(plan: Plan, artifacts: Artifacts) -> dict[str, float]:
     """The arms that are repetition of more and more unique text, and how many times the unique
     budget they have."""
@@ -201,6 +213,8 @@ def _cost_inclusive(plan: Plan, artifacts: Artifacts) -> dict[str, Any] | None:
     if stage is None:
         return None
     tokens = artifacts[stage.id].counts["trained_tokens"]
+    bases = {base.id for base in bases_of(plan.chains["sbp", plan.recipe.experiment.seeds[0]])}
+    repetition = {s.id for (arm, _), s in plan.pretrain.items() if arm == REFERENCE}
     return {
         "arm": SAME_COST,
         "flops_paid": {
@@ -211,7 +225,7 @@ def _cost_inclusive(plan: Plan, artifacts: Artifacts) -> dict[str, Any] | None:
         "extra_tokens": tokens - plan.recipe.budget.training_tokens,
         "tokens": tokens,
         "not_counted": [
-            which_bases(plan.recipe.experiment.seeds[0], num_writers(plan.recipe, "sbp")),
+            *which_bases(len(bases & repetition), len(bases)),
             "comparing texts (pairs, filters) and validation, which are no training FLOPs",
         ],
     }

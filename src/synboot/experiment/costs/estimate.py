@@ -60,7 +60,6 @@ class Estimator:
     ) -> None:
         self._recipe, self._text, self._artifact = recipe, text, artifact
         self._context = recipe.model.context
-        self.cost: Cost = cost_of_shape(shape_of(recipe.model.preset), text.vocab_size)
         self._known: dict[str, Estimate] = {}
 
     def of(self, stage: Stage) -> Estimate:
@@ -70,6 +69,10 @@ class Estimator:
             found = self._planned(stage) if artifact is None else _counted(artifact)
             self._known[stage.id] = found
         return self._known[stage.id]
+
+    def cost_of(self, stage: Stage) -> Cost:
+        """What a position costs in the model of a stage."""
+        return cost_of_shape(shape_of(preset_of(stage, self._recipe)), self._text.vocab_size)
 
     def _planned(self, stage: Stage) -> Estimate:
         if stage.name in _NO_FLOPS:
@@ -105,16 +108,13 @@ class Estimator:
             return round(2 * words * self._dimensions(embed))
         if embed.config["encoder"] == "lm":
             lengths = np.minimum(self._text.unique_lengths, self._context)
-            return round(float(np.mean([self._reading(int(n)) for n in lengths])) * documents)
+            cost = self.cost_of(embed.inputs["base"])
+            return round(float(np.mean([_reading(cost, int(n)) for n in lengths])) * documents)
         return None
 
     def _dimensions(self, embed: Stage) -> int:
         asked = int(embed.config.get("dimensions", self._recipe.pairs.dimensions))
         return min(asked, max(self._text.unique_documents - 1, 1))
-
-    def _reading(self, length: int) -> int:
-        """FLOPs of all layers over a text, without the output layer."""
-        return forward_flops(self.cost, 0, length) - length * self.cost.output
 
     def _neighbours(self, stage: Stage) -> Estimate:
         documents, embed = self._text.unique_documents, stage.inputs["embed"]
@@ -168,9 +168,9 @@ class Estimator:
             fraction = stage.config["validation_fraction"]
             training, validated = max(kept * (1 - 2 * fraction), 1), kept * fraction
         before, whole = self._pair_lengths()
-        targets = float(np.mean(whole - before + 1))
-        forward = float(np.mean([self._reading(int(n)) for n in whole]))
-        once = forward + targets * self.cost.output
+        cost, targets = self.cost_of(stage), float(np.mean(whole - before + 1))
+        forward = float(np.mean([_reading(cost, int(n)) for n in whole]))
+        once = forward + targets * cost.output
         trained = training * passes
         looks = stage.config["loop"]["num_validations"]
         return Estimate(
@@ -189,7 +189,8 @@ class Estimator:
         pairs = min(max(scored, 1), MAX_SCORED_PAIRS)
         before, whole = self._pair_lengths()
         seconds = np.minimum(whole - before + 1, self._context // 2)
-        row = np.mean([forward_flops(self.cost, 0, int(n)) for n in before + seconds - 1])
+        cost = self.cost_of(stage)
+        row = np.mean([forward_flops(cost, 0, int(n)) for n in before + seconds - 1])
         models = 2 if "base" in stage.inputs else 1
         tokens = round(pairs * float(seconds.mean()))
         return Estimate("estimated", tokens, round(2 * models * pairs * row))
@@ -211,9 +212,10 @@ class Estimator:
         draws = need / kept * stage.config.get("best_of", 1)
         engine, together = self.engine_of(stage), stage.config["draws_per_prompt"]
         shared = 1 - 1 / together if engine in SHARES_PROMPTS else 0.0
+        cost = self.cost_of(stage)
         flops = [
-            (1 - shared) * sampling_flops(self.cost, int(p), int(n))
-            + shared * sampling_flops(self.cost, int(p), int(n), shared_prompt=True)
+            (1 - shared) * sampling_flops(cost, int(p), int(n))
+            + shared * sampling_flops(cost, int(p), int(n), shared_prompt=True)
             for p, n in zip(prompts, written, strict=True)
         ]
         sampled = round(draws * float(written.mean()))
@@ -231,14 +233,14 @@ class Estimator:
         return round(float(before.mean())), max(round(float((whole - before + 1).mean())), 1)
 
     def _pretrain(self, stage: Stage) -> Estimate:
-        sources, basis = stage.config["sources"], "exact"
+        sources, basis, cost = stage.config["sources"], "exact", self.cost_of(stage)
         budgets = [int(source["tokens"]) for source in sources]
         if any("and_flops_of" in source for source in sources):
             sources_paid = [s for name, s in stage.inputs.items() if name.startswith(COST_OF)]
             paid = [self.of(source) for source in sources_paid]
             if any(one.flops is None for one in paid):
                 return Estimate("unknown")
-            row = training_flops(self.cost, {self._context: 1})
+            row = training_flops(cost, {self._context: 1})
             budgets[0] += sum(one.flops or 0 for one in paid) * self._context // row
             done = all(self._artifact(source) for source in sources_paid)
             basis = "exact" if done else "estimated"
@@ -249,14 +251,14 @@ class Estimator:
         return Estimate(
             "exact" if basis == "exact" and self._text.exact else "estimated",
             sum(budgets),
-            training_flops(self.cost, lengths),
-            looks * (training_flops(self.cost, valid) // 3),
+            training_flops(cost, lengths),
+            looks * (training_flops(cost, valid) // 3),
         )
 
     def _evaluate(self, stage: Stage) -> Estimate:
-        lengths = Counter((self._text.heldout_lengths - 1).tolist())
+        lengths, cost = Counter((self._text.heldout_lengths - 1).tolist()), self.cost_of(stage)
         flops = sum(
-            count * forward_flops(self.cost, 0, window.stop - window.start)
+            count * forward_flops(cost, 0, window.stop - window.start)
             for length, count in lengths.items()
             for window in windows_of(0, length, self._context)
         )
@@ -274,7 +276,18 @@ class Estimator:
             for item in subset(read, settings["limit"], items.seed, "task items"):
                 size += len(item.context.encode()) + sum(len(c.encode()) for c in item.choices)
         tokens = round(size / self._text.bytes_per_token)
-        return Estimate("estimated", tokens, tokens * (self.cost.layers + self.cost.output))
+        cost = self.cost_of(stage)
+        return Estimate("estimated", tokens, tokens * (cost.layers + cost.output))
+
+
+def preset_of(stage: Stage, recipe: Recipe) -> str:
+    """The size of a stage's model: the recipe's, or that of base models and writers."""
+    return str((stage.config.get("model") or {}).get("preset", recipe.model.preset))
+
+
+def _reading(cost: Cost, length: int) -> int:
+    """FLOPs of all layers over a text, without the output layer."""
+    return forward_flops(cost, 0, length) - length * cost.output
 
 
 def _rows(budgets: list[int], context: int) -> Counter[int]:

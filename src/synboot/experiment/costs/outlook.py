@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from synboot.experiment.costs.estimate import Estimate, Estimator
+from synboot.experiment.costs.estimate import Estimate, Estimator, preset_of
 from synboot.experiment.costs.machine import Speed, speed_of
 from synboot.experiment.costs.text import Text, corpus_artifacts, oracle_tokens, text_of
 from synboot.experiment.plan import make_plan
@@ -93,10 +93,9 @@ def _seconds(stage: Stage, estimate: Estimate, speed: Speed, recipe: Recipe) -> 
     if estimate.flops is None:
         return None
     if stage.name == "synthesize":
-        on_cpu = stage.numerics["device"] == "cpu"
-        return estimate.sampled / speed.sampled_tokens_per_second / (
-            recipe.runtime.workers if on_cpu else 1
-        )  # fmt: skip
+        processes = recipe.runtime.workers if stage.numerics["device"] == "cpu" else 1
+        seconds = estimate.sampled / speed.sampled_tokens_per_second / processes
+        return seconds * _times_as_large(stage, recipe)
     # Forward passes alone are taken to be as fast, by their FLOPs, as whole steps.
     return (estimate.flops + estimate.validation_flops) / speed.training_flops_per_second
 
@@ -117,7 +116,8 @@ def _total(stages: list[Outlook]) -> Outlook:
 
 def _disk(recipe: Recipe, text: Text, missing: list[Stage]) -> int:
     """Bytes that the missing stages leave or need at once, roughly."""
-    weights = _FLOAT_BYTES * num_parameters(shape_of(recipe.model.preset), text.vocab_size)[0]
+    trained = [stage for stage in missing if stage.name in ("pretrain", "tune")]
+    weights = [_weights(preset_of(stage, recipe), text.vocab_size) for stage in trained]
     token_bytes = 2 if text.vocab_size <= 1 << 16 else 4
     written = text.bytes_per_token + token_bytes
     each: Mapping[str, float] = {
@@ -126,8 +126,6 @@ def _disk(recipe: Recipe, text: Text, missing: list[Stage]) -> int:
         "embed": text.unique_documents * recipe.pairs.dimensions * _FLOAT_BYTES,
         "neighbours": text.unique_documents * recipe.pairs.top_k * _NEIGHBOUR_BYTES,
         "pool": recipe.budget.synthetic_tokens * written,
-        "pretrain": weights * _TRAINED_COPIES,
-        "tune": weights * _TRAINED_COPIES,
     }
     kept = sum(
         stage.config["need_tokens"] * written
@@ -135,16 +133,41 @@ def _disk(recipe: Recipe, text: Text, missing: list[Stage]) -> int:
         else each.get(stage.name, 0)
         for stage in missing
     )
-    trains = any(stage.name in ("pretrain", "tune") for stage in missing)
-    return round(kept + (weights * _CHECKPOINT_COPIES if trains else 0))
+    kept += sum(weights) * _TRAINED_COPIES
+    return round(kept + max(weights, default=0) * _CHECKPOINT_COPIES)
+
+
+def _weights(preset: str, vocab_size: int) -> int:
+    """Bytes of a model's weights."""
+    return _FLOAT_BYTES * num_parameters(shape_of(preset), vocab_size)[0]
 
 
 def _memory(recipe: Recipe, speed: Speed, missing: list[Stage]) -> int:
-    """The peak of the stage that needs most: training in one process, or sampling in all."""
-    names = {stage.name for stage in missing}
+    """The peak of the stage that needs most: training in one process, or sampling in all; of
+    writers that are larger than what was measured, at most so much."""
     processes = recipe.runtime.workers if speed.machine["device"] == "cpu" else 1
-    training = speed.training_bytes if names & {"pretrain", "tune"} else 0
-    return max(training, speed.sampling_bytes * processes if "synthesize" in names else 0)
+    measured = {
+        "pretrain": speed.training_bytes,
+        "tune": speed.training_bytes,
+        "synthesize": speed.sampling_bytes * processes,
+    }
+    return round(
+        max(
+            (
+                measured[stage.name] * max(_times_as_large(stage, recipe), 1)
+                for stage in missing
+                if stage.name in measured
+            ),
+            default=0,
+        )
+    )
+
+
+def _times_as_large(stage: Stage, recipe: Recipe) -> float:
+    """A stage's model over the recipe's, which speed and memory were measured with, by weights."""
+    vocab_size = recipe.tokenizer.vocab_size
+    own, measured = preset_of(stage, recipe), recipe.model.preset
+    return _weights(own, vocab_size) / _weights(measured, vocab_size)
 
 
 def _shown_speed(speed: Speed) -> Outlook:
