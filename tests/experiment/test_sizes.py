@@ -171,6 +171,38 @@ def test_sizes_stand_in_their_order_and_controls_that_a_size_lacks_are_left_out_
     assert "same test text" in str(sizes_figure(behind))
 
 
+def test_a_variant_of_several_runs_stands_beside_sbp() -> None:
+    runs = [size(1000 * place, {"repetition": 0.3, "random_pairs": 0.3}) for place in (1, 2, 3)]
+    for run, value in zip(runs[:2], (-0.3, 0.3), strict=True):
+        run["arms"]["sbp_own"] = {**sample_arm(2.3, [], 2), "of": "sbp"}
+        run["comparisons"]["sbp_own"] = gain(value, 0.1)
+        own = {"random_pairs": gain(value, 0.1), "random_pairs_own": gain(0.0, 0.1)}
+        run["statistics"]["variants_over"] = {"sbp_own": own}
+    section = sizes_section(runs, signed=signed, percent=signed)
+    assert section["standing"] == [
+        "SBP is ahead of repetition in every run that was made.",
+        "SBP is ahead of random pairs in every run that was made.",
+        "SBP own is ahead of repetition in the largest run with it (2 of 3), of 2,000 unique "
+        "tokens, alone.",
+        "SBP own is ahead of random pairs in the largest run with it (2 of 3), of 2,000 unique "
+        "tokens, alone.",
+        "SBP own is ahead of random pairs own in no run with it (2 of 3): at 1,000 unique tokens "
+        "not clearly ahead, +0.00 [-0.10, +0.10]; at 2,000 unique tokens not clearly ahead, +0.00 "
+        "[-0.10, +0.10].",
+    ]
+    assert standing_lines(runs)[3].startswith("SBP own is ahead of random pairs in the largest")
+    shown = [row for row in section["rivals"] if row["method"] == "sbp_own"]
+    assert [(row["over"], row["unique_tokens"], row["verdict"]) for row in shown] == [
+        ("repetition", 1000, "worse"),
+        ("repetition", 2000, "better"),
+        ("random_pairs", 1000, "worse"),
+        ("random_pairs", 2000, "better"),
+        ("random_pairs_own", 1000, "unclear"),
+        ("random_pairs_own", 2000, "unclear"),
+    ]
+    assert len(standing_lines(runs[1:])) == 2, "a variant of one run has no size to go by"
+
+
 def test_one_size_or_a_run_on_validation_text_has_no_curve() -> None:
     one, other = size(1000, {"repetition": 0.3}), size(9000, {"repetition": 0.3})
     other["split"] = "valid"

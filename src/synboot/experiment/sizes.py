@@ -20,6 +20,7 @@ from synboot.experiment.phrases import (
     is_number,
     over_controls,
     variant_rows,
+    variants_over,
     verdict_of,
 )
 from synboot.experiment.seed_use import saved_by_seed
@@ -49,18 +50,26 @@ def unique_tokens(result: Mapping[str, Any]) -> int:
     return int(result["unique"]["tokens"])
 
 
-def rivals_of(results: Results) -> list[str]:
-    """Repetition and the controls that any of the results has."""
-    return list(dict.fromkeys(arm for result in results for arm in advantages(result)))
+def rivals_of(results: Results, method: str = "sbp") -> list[str]:
+    """Repetition and the controls of a method that any of the results has."""
+    return list(dict.fromkeys(arm for result in results for arm in advantages(result, method)))
 
 
-def advantages(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """What SBP gains over repetition and over each control, in bits per byte."""
-    sbp = ((result.get("comparisons") or {}).get("sbp") or {}).get("bits_per_byte") or {}
-    if not is_number(sbp.get("gain")):
+def advantages(result: Mapping[str, Any], method: str = "sbp") -> dict[str, Mapping[str, Any]]:
+    """What SBP, or a variant of it, gains over repetition and each control, in bits per byte."""
+    own = ((result.get("comparisons") or {}).get(method) or {}).get("bits_per_byte") or {}
+    if not is_number(own.get("gain")):
         return {}
-    controls = over_controls(result)
-    return {REFERENCE: sbp} | {arm: of["bits_per_byte"] for arm, of in controls.items()}
+    of_sbp, of_variants = over_controls(result), variants_over(result)
+    controls = of_sbp if method == "sbp" else of_variants.get(method, {})
+    return {REFERENCE: own} | {arm: of["bits_per_byte"] for arm, of in controls.items()}
+
+
+def _compared(sized: Results) -> list[tuple[str, str]]:
+    """Methods and rivals that are shown by size: of SBP all, of variants those of several runs."""
+    variants = dict.fromkeys(name for result in sized for name in variants_over(result))
+    several = [name for name in variants if sum(bool(advantages(run, name)) for run in sized) > 1]
+    return [(method, rival) for method in ("sbp", *several) for rival in rivals_of(sized, method)]
 
 
 def sizes_section(results: Results, *, signed: Write, percent: Write) -> dict[str, Any]:
@@ -69,21 +78,23 @@ def sizes_section(results: Results, *, signed: Write, percent: Write) -> dict[st
     sized = by_size(results)
     if len(sized) < 2:
         return {}
+    compared = _compared(sized)
     return {
         "rivals": [
             {
                 **_row(result),
+                "method": method,
                 "over": rival,
                 "gain": signed(gain["gain"]),
                 "ends": ends(governing(gain), signed),
                 "verdict": verdict_of(gain),
             }
-            for rival in rivals_of(sized)
+            for method, rival in compared
             for result in sized
-            if (gain := advantages(result).get(rival))
+            if (gain := advantages(result, method).get(rival))
         ],
         "rows": [_facts(result, signed, percent) for result in sized],
-        "standing": [standing(sized, rival, signed) for rival in rivals_of(sized)],
+        "standing": [standing(sized, rival, signed, method) for method, rival in compared],
         "warning": "" if has_one_test(sized) else OTHER_TEST,
     }
 
@@ -91,8 +102,8 @@ def sizes_section(results: Results, *, signed: Write, percent: Write) -> dict[st
 def standing_lines(results: Results) -> list[str]:
     """The sentences of `sizes_section`, for a terminal."""
     sized = by_size(results)
-    rivals = rivals_of(sized) if len(sized) > 1 else []
-    lines = [standing(sized, rival, "{:+.4f}".format) for rival in rivals]
+    compared = _compared(sized) if len(sized) > 1 else []
+    lines = [standing(sized, rival, "{:+.4f}".format, method) for method, rival in compared]
     return lines + ([] if not lines or has_one_test(sized) else [OTHER_TEST])
 
 
@@ -124,18 +135,21 @@ def _facts(result: Mapping[str, Any], signed: Write, percent: Write) -> dict[str
     }
 
 
-def standing(sized: Results, rival: str, signed: Write) -> str:
-    """From which size on SBP is ahead of a control, in one sentence."""
-    met = [result for result in sized if rival in advantages(result)]
+def standing(sized: Results, rival: str, signed: Write, method: str = "sbp") -> str:
+    """From which size on SBP, or a variant of it, is ahead of a control, in one sentence."""
+    met = [result for result in sized if rival in advantages(result, method)]
     budgets = [list(runs) for _, runs in groupby(met, unique_tokens)]
-    ahead = [all(_verdict(run, rival) == "better" for run in runs) for runs in budgets]
+    ahead = [
+        all(verdict_of(advantages(run, method)[rival]) == "better" for run in runs)
+        for runs in budgets
+    ]
     first = len(ahead)
     while first and ahead[first - 1]:
         first -= 1
     with_it = "" if len(met) == len(sized) else f" with it ({len(met)} of {len(sized)})"
     if first == len(ahead):
         trend = has_one_test(sized)
-        return _not_at_the_largest(met, rival, any(ahead), with_it, signed, trend=trend)
+        return _not_at_the_largest(method, rival, met, any(ahead), with_it, signed, trend=trend)
     carrying = [run for runs in budgets[first:] for run in runs]
     where = f"from {unique_tokens(carrying[0]):,} unique tokens on"
     if len(carrying) == len(met):
@@ -146,18 +160,21 @@ def standing(sized: Results, rival: str, signed: Write) -> str:
     elif with_it:
         where += f", in the runs{with_it}"
     seeds = _ON_ONE_SEED if any(_row(run)["seeds"] < 2 for run in carrying) else ""
-    return f"SBP is ahead of {arm_label(rival)} {where}{seeds}."
-
-
-def _verdict(run: Mapping[str, Any], rival: str) -> str:
-    return verdict_of(advantages(run)[rival])
+    return f"{arm_label(method)} is ahead of {arm_label(rival)} {where}{seeds}."
 
 
 def _not_at_the_largest(
-    met: Results, rival: str, somewhere: bool, with_it: str, signed: Write, *, trend: bool
+    method: str,
+    rival: str,
+    met: Results,
+    somewhere: bool,
+    with_it: str,
+    signed: Write,
+    *,
+    trend: bool,
 ) -> str:
     """Every run with its gain and what it allows, and where the gains go."""
-    gains = [advantages(run)[rival] for run in met]
+    gains = [advantages(run, method)[rival] for run in met]
     where = f"in smaller runs, not in the largest{with_it}" if somewhere else f"in no run{with_it}"
     several = several_models(met)
     told = "; ".join(
@@ -169,7 +186,7 @@ def _not_at_the_largest(
         for run, gain in zip(met, gains, strict=True)
     )
     going = _trend(gains) if trend and not several else ""
-    return f"SBP is ahead of {arm_label(rival)} {where}: {told}.{going}"
+    return f"{arm_label(method)} is ahead of {arm_label(rival)} {where}: {told}.{going}"
 
 
 def several_models(results: Results) -> bool:
