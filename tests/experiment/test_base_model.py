@@ -14,6 +14,7 @@ from synboot.experiment.arms import rivals_of_variants
 from synboot.experiment.costs.outlook import outlook
 from synboot.experiment.plan import Plan, make_plan, planned_cost
 from synboot.experiment.recipe import load_recipe
+from synboot.experiment.search.trials import Trials
 from synboot.model.architecture import num_parameters, shape_of
 
 ROOT = Path(__file__).parents[2]
@@ -95,13 +96,42 @@ def test_repetition_at_the_same_cost_pays_for_bases_that_no_arm_has() -> None:
 
     def paid(plan: Plan) -> set[str]:
         stage = plan.pretrain["repetition_same_cost", 0]
-        costs = [name for name in stage.inputs if name.startswith("cost_of_base")]
-        assert all(f"{name}" in stage.inputs for name in costs)
-        return {name.removeprefix("cost_of_") for name in costs}
+        names = stage.config["sources"][0]["and_flops_of"]
+        assert set(stage.inputs) == {"tokenizer", "tokens", *(f"cost_of_{name}" for name in names)}
+        return {name for name in names if name.startswith("base")}
 
     assert paid(own) == {"base"}
     assert paid(shared) == {"base of writer 2"}
     assert paid(both) == paid(plan_of(COST)) == set()
+    reads = ("pairs.encoder=lm", "tune.initial=scratch", "base_model.preset=1m")
+    assert paid(plan_of(COST, *reads)) == {"base"}, "read with by the encoder alone"
+    assert paid(plan_of(COST, *reads, "synthesize.writers=2")) == {"base", "base of writer 2"}
+    lighter = "experiment.variants.light={of: repetition, set: {pretrain.weight_decay: 0.5}}"
+    assert paid(plan_of(COST, lighter, "base_model.weight_decay=0.5")) == set(), "it is an arm"
+    alone = plan_of(COST, "experiment.arms=[sbp]")
+    assert paid(alone) == {"base"}, "trained for the text alone"
+
+
+def test_an_override_of_sbp_has_labels_of_its_own() -> None:
+    override = "experiment.overrides.sbp={base_model.preset: 1m}"
+    plan = plan_of(ALL, "pairs.encoder=lm", override)
+    assert plan.chains["sbp", 0]["embed"].label == "embed sbp"
+    assert plan.chains["random_pairs", 0]["embed"].label == "embed"
+    assert preset(plan.chains["sbp", 0]["base"]) == "1m"
+
+
+def test_a_search_trains_it_from_the_winner_of_repetition() -> None:
+    search = "search={trials: 2, space: {pretrain.learning_rate: [0.01]}}"
+    trials = Trials(
+        load_recipe(ROOT / "recipes" / "demo.yaml", [ALL, search, "base_model.weight_decay=0.5"]),
+        NOWHERE,
+        "0" * 64,
+    )
+    base = trials.of_base({"pretrain.learning_rate": 0.01}).chains["sbp", 0]["base"]
+    assert (base.config["loop"]["learning_rate"], base.config["loop"]["weight_decay"]) == (
+        0.01,
+        0.5,
+    )
 
 
 def test_controls_can_be_alike() -> None:
@@ -124,6 +154,8 @@ def test_controls_can_be_alike() -> None:
         ([variant("base_model.preset: 9m")], "base_model of own, section model.*expected one of"),
         (["base_model.weight_decay=-1"], "base_model.weight_decay: .*greater than or equal"),
         (["base_model.passes=2"], "base_model.passes: unknown key"),
+        ([variant("base_model: 3m")], "own.set: base_model: expected a mapping of its settings"),
+        ([variant("synthesize: null")], "own.set: synthesize: expected a mapping of its settings"),
         ([variant(of="real_context")], "base_model.preset cannot be set for real_context alone"),
         ([variant(of="oracle")], "base_model.preset cannot be set for oracle alone"),
     ],

@@ -18,6 +18,8 @@ from sample_run import HOSTILE, light_data, report_data
 from synboot.experiment.report import is_report, render, write_report
 from synboot.experiment.report_markdown import MARKDOWN_GENERATOR, as_markdown
 
+METHOD = "Synthetic bootstrapped pretraining, arXiv 2509.15248"
+
 
 class Cells(HTMLParser):
     """The tables, list items, paragraphs and headings of a page as plain text."""
@@ -107,19 +109,39 @@ def test_drawings_and_samples_stay_in_the_page(page: str) -> None:
 
 
 def test_hostile_text_is_neither_markup_nor_markdown() -> None:
-    for hostile in (*HOSTILE, "| a | b |", "**x** [y](javascript:z) `q`", "# one", "1. two", "_a_"):
+    for hostile in (
+        *HOSTILE,
+        "| a | b |",
+        "**x** [y](javascript:z) `q`",
+        "# one",
+        "1. two",
+        "_a_",
+        "__a__",
+        "[[a]](http://x)",
+        "[foo]: http://x",
+        "---",
+        "-",
+        "1.",
+        "$a$",
+        "===",
+        "&amp; &#35; <b>",
+        "[1](x) [1][a]",
+    ):
         data = light_data()
         data.result["recipe"] = data.result["ledger"][0]["label"] = hostile
         data.result["caveats"] = [hostile]
         written = render(data)
         ours, whole = as_read(as_markdown(written)), Cells(written)
-        assert not ours.tags & {"script", "img", "style", "code"}, hostile
+        assert not ours.tags & {"script", "img", "style", "code", "hr", "ol", "em"}, hostile
         assert [len(row) for table in ours.tables for row in table] == [
             len(row) - (table[0][0] == "Verdict") for table in whole.tables for row in table
         ]
         ledger = next(table for table in ours.tables if table[0][0] == "Stage")
         expected = next(table for table in whole.tables if table[0][0] == "Stage")
         assert ledger == expected, hostile
+        caveat = whole.others[whole.others.index(f"The method: {METHOD}.") - 1]
+        assert caveat in ours.others, hostile
+        assert MarkdownIt("js-default").render(as_markdown(written)).count("<a ") == 1, hostile
         assert not re.search(r"[\x00-\x08\x0b-\x1f]", as_markdown(written))
 
 

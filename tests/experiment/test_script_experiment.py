@@ -17,6 +17,7 @@ STUB = """#!/usr/bin/env bash
 printf '%s\\0' "$@" >> "$CALLS"
 printf '\\1' >> "$CALLS"
 """
+CHOSEN = ("cpu-small-chosen", "cpu-smaller-chosen")
 SEARCH = "docs/experiment/cpu-small-all.search.json"
 
 
@@ -28,7 +29,7 @@ def clone(tmp_path: Path) -> Path:
     frozen = clone / "recipes" / "frozen"
     frozen.mkdir(parents=True)
     (frozen / "cpu-small-all.yaml").write_text("# Frozen by synboot search: x\nname: small\n")
-    for name in ("cpu-small-chosen", "cpu-larger-all"):
+    for name in (*CHOSEN, "cpu-larger-all"):
         (frozen / f"{name}.yaml").write_text("base: cpu-small-all.yaml\n")
     (clone / SEARCH).parent.mkdir(parents=True)
     (clone / SEARCH).touch()
@@ -81,7 +82,7 @@ def test_all_sizes_the_variants_and_one_report(clone: Path, tmp_path: Path) -> N
     outcome, calls = called(clone, data.name, "runtime.threads=2", folder=tmp_path)
     assert outcome.returncode == 0, outcome.stderr
     recipes = ["recipes/cpu-small-variants.yaml"]
-    recipes += [f"recipes/frozen/{size}.yaml" for size in ("cpu-small-chosen", "cpu-larger-all")]
+    recipes += [f"recipes/frozen/{size}.yaml" for size in (*CHOSEN, "cpu-larger-all")]
     assert [call[:2] for call in calls[:-2]] == [["run", recipe] for recipe in recipes]
     runs = clone / "run s&"
     for call in calls[:-2]:
@@ -96,18 +97,21 @@ def test_all_sizes_the_variants_and_one_report(clone: Path, tmp_path: Path) -> N
         )
         if tasks:
             assert tasks["sciq"] == str(data / "eval_mc" / "sciq.jsonl.gz")
-    sizes = ("cpu-small-chosen", "cpu-larger-all", "cpu-small-variants")
+    sizes = (*CHOSEN, "cpu-larger-all", "cpu-small-variants")
     shown = [*(str(runs / size) for size in sizes), SEARCH]
     for call, form in zip(calls[-2:], ("html", "md"), strict=True):
         output = ["--output", str(runs / f"experiment.{form}"), "--overwrite"]
         assert call == ["report", *shown, *output]
 
 
-def test_no_test_text_is_read_before_a_variant_is_chosen(clone: Path, tmp_path: Path) -> None:
-    (clone / "recipes" / "frozen" / "cpu-small-chosen.yaml").unlink()
+@pytest.mark.parametrize("name", CHOSEN)
+def test_no_test_text_is_read_before_a_variant_is_chosen(
+    clone: Path, tmp_path: Path, name: str
+) -> None:
+    (clone / "recipes" / "frozen" / f"{name}.yaml").unlink()
     outcome, calls = called(clone, str(with_data(tmp_path / "data")), folder=tmp_path)
     assert (outcome.returncode, calls) == (2, [])
-    assert "cpu-small-chosen.yaml: no such file" in outcome.stderr
+    assert f"{name}.yaml: no such file" in outcome.stderr
 
 
 def test_a_search_that_finds_other_settings_stops_it(clone: Path, tmp_path: Path) -> None:
@@ -120,7 +124,7 @@ def test_a_search_that_finds_other_settings_stops_it(clone: Path, tmp_path: Path
     (clone / "calls").unlink()
     outcome, calls = called(clone, "--search", data, folder=tmp_path, found=frozen)
     assert outcome.returncode == 0, outcome.stderr
-    assert [call[0] for call in calls] == ["search", "run", "run", "run", "report", "report"]
+    assert [call[0] for call in calls] == ["search", *["run"] * 4, "report", "report"]
 
 
 def test_a_folder_without_the_corpus_is_refused(clone: Path, tmp_path: Path) -> None:

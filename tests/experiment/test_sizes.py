@@ -200,7 +200,12 @@ def test_a_variant_of_several_runs_stands_beside_sbp() -> None:
         ("random_pairs_own", 1000, "unclear"),
         ("random_pairs_own", 2000, "unclear"),
     ]
-    assert len(standing_lines(runs[1:])) == 2, "a variant of one run has no size to go by"
+    runs[0]["arms"]["sbp_own"]["settings"] = {"pretrain.weight_decay": 3.0}
+    assert len(standing_lines(runs)) == 5, "pretraining is each size's own"
+    runs[0]["arms"]["sbp_own"]["settings"] = {"synthesize.writers": 3}
+    assert len(standing_lines(runs)) == 2, "another variant of the same name"
+    del runs[0]
+    assert len(standing_lines(runs)) == 2, "a variant of one run has no size to go by"
 
 
 def test_one_size_or_a_run_on_validation_text_has_no_curve() -> None:

@@ -270,7 +270,7 @@ def test_the_result_adds_up(run: dict[str, Any]) -> None:
     paid = sum(ledger[label]["flops"] for label in labels)
     assert sum(cost["flops_paid"].values()) == paid > 0
     assert len(cost["flops_paid"]) == len(labels)
-    assert cost["not_counted"][0].startswith("1 of the 2 base models: they are repetition arms")
+    assert cost["not_counted"][0].startswith("1 of the 2 base models: they are arms")
     second = ledger["pretrain repetition, seed 1"]
     assert second["arms"] == ["sbp", "self_distillation", "sbp_best"]
     assert second["flops"] == ledger["pretrain repetition, seed 0"]["flops"]

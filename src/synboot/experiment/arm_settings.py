@@ -136,7 +136,9 @@ def settings_for(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 def _check_settings(where: str, kind: str, settings: Mapping[str, Any]) -> None:
     known, without = _SETTINGS[family_of(kind)], _EXCEPT.get(family_of(kind), ())
     possible = settings_for(kind, settings)
-    for name in settings:
+    for name, value in settings.items():
+        if "." not in name and name in possible:
+            raise ValueError(f"{where}: {name}: expected a mapping of its settings, got {value!r}")
         if name not in possible:
             but = f" but {', '.join(without)}" if without else ""
             raise ValueError(

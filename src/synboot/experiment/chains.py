@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -63,22 +63,15 @@ def num_writers(recipe: Recipe, arm: str) -> int:
     return writers
 
 
-def paid_stages(chain: Mapping[str, Stage], arms: Sequence[Stage]) -> dict[str, Stage]:
+def paid_stages(chain: Mapping[str, Stage], arms: Iterable[Stage]) -> dict[str, Stage]:
     """The stages of a chain that `repetition_same_cost` pays for (`PAID_STAGES`, and base models
     that are none of `arms`), of all writers and each once, by their names in the chain."""
-    for_text = {stage.id for stage in bases_of(chain)} - {stage.id for stage in arms}
-    paid: dict[str, Stage] = {}
+    free, paid = {stage.id for stage in arms}, dict[str, Stage]()
     for name, stage in chain.items():
-        if stage.name not in PAID_STAGES and stage.id not in for_text:
-            continue
-        if stage.id not in {known.id for known in paid.values()}:
+        costs = stage.name in PAID_STAGES or (stage.name == "pretrain" and stage.id not in free)
+        if costs and stage.id not in {known.id for known in paid.values()}:
             paid[name] = stage
     return paid
-
-
-def bases_of(chain: Mapping[str, Stage]) -> list[Stage]:
-    """The base models of a chain, one for each writer that has one."""
-    return [stage for stage in chain.values() if stage.name == "pretrain"]
 
 
 @dataclass(frozen=True)
@@ -202,8 +195,9 @@ class ChainPlanner:
         numerics, pairs = self.numerics, recipe.pairs
         unique = {name: self.corpus[name] for name in ("corpus", "tokenizer")}
         embed_inputs, embed_config = dict(unique), encoder_settings(pairs)
+        read_with: dict[str, Stage] = {}
         if pairs.encoder == "lm":
-            embed_inputs["base"] = self.add(base)
+            embed_inputs["base"] = read_with["base"] = self.add(base)
             embed_config["initial_checkpoint"] = recipe.tune.initial_checkpoint
         embed = self.add(
             EmbedStage(
@@ -229,7 +223,7 @@ class ChainPlanner:
         filters = pairs.model_dump(mode="json", include=set(PairFilterConfig.model_fields))
         inputs = {**unique, "neighbours": neighbours}
         judged = self.add(PairsStage(filters, inputs, seed=recipe.seed, label=f"pairs{label}"))
-        return {"embed": embed, "neighbours": neighbours, "pairs": judged}
+        return read_with | {"embed": embed, "neighbours": neighbours, "pairs": judged}
 
     def _validation_pairs(self, chain: Mapping[str, Stage], recipe: Recipe, label: str) -> Stage:
         """Right after the pairs that they are found like: where there are too few, that is known

@@ -90,8 +90,8 @@ def which_bases(shared: int, bases: int) -> list[str]:
     if not shared:
         return []
     if bases == 1:
-        return ["the base model: it is the repetition arm of the first seed"]
-    return [f"{shared} of the {bases} base models: they are repetition arms of the run"]
+        return ["the base model: it is an arm of the run"]
+    return [f"{shared} of the {bases} base models: they are arms of the run"]
 
 
 def but_same_cost(result: Mapping[str, Any]) -> str:

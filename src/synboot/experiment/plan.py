@@ -151,6 +151,8 @@ def make_plan(
             plan.tasks[run] = plan.add(own)
         looked = contamination_stage(recipe, items, plan.corpus, plan.chains, numerics)
         plan.contamination = plan.add(looked)
+    if len({stage.label for stage in plan.stages}) < len(plan.stages):
+        raise AssertionError("two stages have one label")
     return plan
 
 
@@ -236,7 +238,7 @@ def _chain(plan: Plan, arm: str, seed: int, numerics: Numerics) -> dict[str, Sta
             recipe=own.model_copy(update={"model": model}),
             seed=recipe.seed + seed - first,  # the first is that of the recipe
             label=f"{of_arm}{of_seed}{of_round}",
-            pairing=of_seed if shared else f"{of_arm}{of_seed}{of_round}",
+            pairing=of_seed if shared else f" {arm}{of_seed}{of_round}",
         )
     return chain
 
@@ -279,9 +281,7 @@ def _pretrain(
         if own.pretrain.order != "mixed":
             config["order"] = own.pretrain.order
     if arm == SAME_COST:
-        seeds = plan.recipe.experiment.seeds
-        repetition = [_pretrain(plan, REFERENCE, own_seed, numerics) for own_seed in seeds]
-        paid = paid_stages(plan.chains["sbp", seed], repetition)
+        paid = paid_stages(plan.chains["sbp", seed], plan.pretrain.values())  # of all arms before
         inputs |= {f"{COST_OF}{name}": source for name, source in paid.items()}
         config["sources"] = arm_sources(kind, own.budget, own.experiment, tuple(paid))
     return PretrainStage(

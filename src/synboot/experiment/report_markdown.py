@@ -16,8 +16,11 @@ _SKIPPED_CLASSES = ("samples", "bar")
 _HEADINGS = ("h1", "h2", "h3", "h4")
 _BLOCKS = (*_HEADINGS, "p", "li", "dt", "dd")
 _VOID = ("br", "meta")
-_SPECIAL = re.compile(r"[\\`*<>|~]|(?<!\w)_|_(?!\w)|\[(?=[^\]]*\]\()")
-_LIST_OR_HEADING = re.compile(r"(#+|[+-]|\d+[.)])\s")
+_INTERVAL = (
+    r"\[(?=[^][]*(?:\d|over))[-+\N{MINUS SIGN}\d., %a-z\N{MULTIPLICATION SIGN}]*\](?![(\[:])"
+)
+_SPECIAL = re.compile(rf"({_INTERVAL})|[][\\`*<>|~$]|(?<![A-Za-z\d])_|_(?![A-Za-z\d])")
+_BLOCK = re.compile(r"(#+|[+-]|\d+[.)])(\s|$)|-{3,}|={3,}")
 
 
 def as_markdown(page: str) -> str:
@@ -103,8 +106,13 @@ class _Reader(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if not self._skipped:
-            self._text.append(_SPECIAL.sub(r"\\\g<0>", data.replace("&", "&amp;")))
+            self._text.append(_SPECIAL.sub(_escaped, data.replace("&", "&amp;")))
 
     def _taken(self) -> str:
         text, self._text = " ".join("".join(self._text).split()), []
-        return f"&#8203;{text}" if _LIST_OR_HEADING.match(text) else text
+        return f"&#8203;{text}" if _BLOCK.match(text) else text
+
+
+def _escaped(special: re.Match[str]) -> str:
+    """What Markdown would read otherwise; brackets of our own intervals can stay."""
+    return special[0] if special[1] else f"\\{special[0]}"

@@ -11,7 +11,6 @@ from synboot.core.storage import read_json
 from synboot.data.ngrams import all_windows, count_found, with_windows
 from synboot.experiment.arm_settings import REFERENCE, SAME_COST
 from synboot.experiment.arms import rivals_of_variants
-from synboot.experiment.chains import bases_of
 from synboot.experiment.ensembles import ensemble_facts
 from synboot.experiment.findings import doubts, findings, metrics
 from synboot.experiment.phrases import but_same_cost, which_bases
@@ -183,11 +182,13 @@ def _text_facts(plan: Plan, artifacts: Artifacts, arm: str) -> dict[str, Any]:
 
 
 def _base_model_facts(plan: Plan, artifacts: Artifacts, arm: str) -> dict[str, Any]:
-    """What an arm's base model has of its own; nothing where it is the run's repetition."""
+    """What an arm's base model has of its own; nothing where it is an arm of the run, such as
+    repetition or the round before, or where there is none."""
     own = plan.recipe.of_arm(arm).base_model.settings()
-    if not own:
+    base = plan.chains[arm, plan.recipe.experiment.seeds[0]].get("base")
+    if not own or base is None or base.id in {stage.id for stage in plan.pretrain.values()}:
         return {}
-    preset = plan.recipe.of_base_model(arm).model.preset
+    preset = base.config["model"]["preset"]
     vocab_size = artifacts[plan.corpus["tokenizer"].id].counts["vocab_size"]
     everything, rest = num_parameters(shape_of(preset), vocab_size)
     size = {"preset": preset, "parameters": everything, "non_embedding_parameters": rest}
@@ -213,8 +214,9 @@ def _cost_inclusive(plan: Plan, artifacts: Artifacts) -> dict[str, Any] | None:
     if stage is None:
         return None
     tokens = artifacts[stage.id].counts["trained_tokens"]
-    bases = {base.id for base in bases_of(plan.chains["sbp", plan.recipe.experiment.seeds[0]])}
-    repetition = {s.id for (arm, _), s in plan.pretrain.items() if arm == REFERENCE}
+    chain = plan.chains["sbp", plan.recipe.experiment.seeds[0]]
+    bases = {own.id for own in chain.values() if own.name == "pretrain"}
+    arms = {own.id for (arm, _), own in plan.pretrain.items() if arm != SAME_COST}
     return {
         "arm": SAME_COST,
         "flops_paid": {
@@ -225,7 +227,7 @@ def _cost_inclusive(plan: Plan, artifacts: Artifacts) -> dict[str, Any] | None:
         "extra_tokens": tokens - plan.recipe.budget.training_tokens,
         "tokens": tokens,
         "not_counted": [
-            *which_bases(len(bases & repetition), len(bases)),
+            *which_bases(len(bases & arms), len(bases)),
             "comparing texts (pairs, filters) and validation, which are no training FLOPs",
         ],
     }

@@ -66,9 +66,14 @@ def advantages(result: Mapping[str, Any], method: str = "sbp") -> dict[str, Mapp
 
 
 def _compared(sized: Results) -> list[tuple[str, str]]:
-    """Methods and rivals that are shown by size: of SBP all, of variants those of several runs."""
+    """Methods and rivals that are shown by size: of SBP all, of variants those that are the same in
+    several runs, but for their pretraining, which each size has of its own."""
     variants = dict.fromkeys(name for result in sized for name in variants_over(result))
-    several = [name for name in variants if sum(bool(advantages(run, name)) for run in sized) > 1]
+    several = []
+    for name in variants:
+        own = [run["arms"][name] for run in sized if advantages(run, name)]
+        if len(own) > 1 and all(_made_by(one) == _made_by(own[0]) for one in own):
+            several.append(name)
     return [(method, rival) for method in ("sbp", *several) for rival in rivals_of(sized, method)]
 
 
@@ -133,6 +138,12 @@ def _facts(result: Mapping[str, Any], signed: Write, percent: Write) -> dict[str
         "saved": saved,
         "saved_ends": saved_ends,
     }
+
+
+def _made_by(variant: Mapping[str, Any]) -> tuple[Any, ...]:
+    settings = variant.get("settings") or {}
+    own = {name: value for name, value in settings.items() if not name.startswith("pretrain.")}
+    return variant.get("of"), variant.get("rounds"), own
 
 
 def standing(sized: Results, rival: str, signed: Write, method: str = "sbp") -> str:

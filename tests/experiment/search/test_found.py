@@ -103,6 +103,18 @@ def test_tuning_stands_beside_what_was_before_it() -> None:
     assert searches_section([without])[0]["tune"] is None
 
 
+def test_a_tuning_that_diverged_says_why() -> None:
+    found = sample_search()
+    found["tune"] |= trials(None, 2.25, before=2.75)
+    del found["tune"]["trials"][0]["initial_validation_loss"]
+    (section,) = searches_section([found])
+    assert [[cell["diverged"] for cell in row["cells"]] for row in section["tune"]["rows"]] == [
+        [False, True],
+        [False, False],
+    ]
+    assert "the synthesizer, trial 0: step 3: the loss is not finite" in section["remarks"]
+
+
 def test_the_figure_has_every_arm_with_its_best() -> None:
     assert losses_by_arm(sample_search())["self_distillation"] == [4.375, 4.5]
     for width in (WIDE, NARROW):
@@ -149,6 +161,9 @@ def test_what_is_no_search_is_refused_with_its_field(tmp_path: Path) -> None:
         (("arms", "sbp", "settings"), {"x": 1}, "expected each to have the settings x"),
         (("arms", "sbp"), trials(1.0, before=2.0), "arms: expected the same settings for all"),
         (("tune", "seed"), None, "field tune.seed: "),
+        (("schema",), 2, "field schema: "),
+        (("arms", "sbp", "winner"), 99, "winner: expected a trial with a loss, got 99"),
+        (("arms", "self_distillation", "winner"), 1, "expected a trial with a loss, got 1"),
     ):
         broken: Any = copy.deepcopy(good)
         at = broken

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -37,6 +37,8 @@ class _Trials(_Read):
     @model_validator(mode="after")
     def _of_one_space(self) -> Self:
         names = self.settings.keys()
+        if not any(one.trial == self.winner and one.validation_loss for one in self.trials):
+            raise ValueError(f"winner: expected a trial with a loss, got {self.winner}")
         if any(trial.settings.keys() != names for trial in self.trials):
             raise ValueError(f"trials: expected each to have the settings {', '.join(names)}")
         if not self.at_the_edge.keys() <= names:
@@ -50,6 +52,7 @@ class _OfTune(_Trials):
 
 
 class _Found(_Read):
+    schema_: Literal[1] = Field(alias="schema")
     recipe: str
     seed: int
     training_tokens: int
@@ -137,8 +140,12 @@ def _cell(one: Mapping[str, Any], settings: Settings, field: str) -> dict[str, A
     trial: Mapping[str, Any] = next(
         (trial for trial in one["trials"] if trial["settings"] == settings), {}
     )
-    best = trial.get("trial") == one["winner"] and field == "validation_loss"
-    return {"value": trial.get(field), "best": best, "diverged": "diverged" in trial}
+    decides = field == "validation_loss"
+    return {
+        "value": trial.get(field),
+        "best": decides and trial.get("trial") == one["winner"],
+        "diverged": decides and bool(trial.get("diverged")),
+    }
 
 
 def _words(name: str) -> str:
@@ -149,11 +156,10 @@ def _words(name: str) -> str:
 def _edges(found: Mapping[str, Any]) -> list[str]:
     """Which winners have a value beyond which better ones may lie, by setting."""
     arms_at: dict[tuple[str, str], list[str]] = {}
-    tune = {TUNE: found[TUNE]} if found.get(TUNE) else {}
-    for arm, one in {**found["arms"], **tune}.items():
+    for arm, one in _searched(found).items():
         for name, edge in one["at_the_edge"].items():
             at = (name, f"{one['settings'][name]:g}, the {edge} that was tried")
-            arms_at.setdefault(at, []).append("the synthesizer" if arm == TUNE else arm_label(arm))
+            arms_at.setdefault(at, []).append(arm)
     return [
         f"Better ones may lie beyond {_words(name)} {where}: it won for {', '.join(arms)}."
         for (name, where), arms in arms_at.items()
@@ -162,11 +168,17 @@ def _edges(found: Mapping[str, Any]) -> list[str]:
 
 def _diverged(found: Mapping[str, Any]) -> list[str]:
     return [
-        f"{arm_label(arm)}, trial {trial['trial']}: {trial['diverged']}"
-        for arm, one in found["arms"].items()
+        f"{arm}, trial {trial['trial']}: {trial['diverged']}"
+        for arm, one in _searched(found).items()
         for trial in one["trials"]
-        if "diverged" in trial
+        if trial.get("diverged")
     ]
+
+
+def _searched(found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The arms, and the synthesizer where its tuning was searched too, as people read them."""
+    tune = {"the synthesizer": found[TUNE]} if found.get(TUNE) else {}
+    return {arm_label(arm): one for arm, one in found["arms"].items()} | tune
 
 
 def _shared(found: Mapping[str, Any]) -> list[str]:

@@ -83,9 +83,11 @@ class _Search:
                 plan = trials.of_base(winners)
         base = None
         if trials.needs_base:
+            own = {arm: recipe.of_arm(arm).base_model.settings() for arm in recipe.experiment.arms}
             base = {
                 "settings": found[REFERENCE]["settings"],
                 "training_tokens": recipe.budget.training_tokens,
+                **{f"above_them_for_{arm}": settings for arm, settings in own.items() if settings},
             }
         self.runner.events.emit("search_done")
         tune = {TUNE: _what_of_tune(trials) | found.pop(TUNE)} if trials.tune_settings else {}

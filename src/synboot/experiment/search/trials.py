@@ -1,10 +1,10 @@
 """The trials of a search as stages: of every arm the same settings, on the same text.
 
-The base model is repetition, so repetition is searched first. Its winner, trained on the recipe's
-whole budget, is the base of all synthetic text. Where settings of tuning are tried, they come next:
-the synthesizer of lowest loss on validation pairs is the one that writes. The text is written once,
-as the recipe's arms will have it, and shared by all trials of arms: they differ in joint training
-alone.
+The base model is repetition, so repetition is searched first. Its winner, with `base_model` above
+its settings and trained on the recipe's whole budget, is the base of all synthetic text. Where
+settings of tuning are tried, they come next: the synthesizer of lowest loss on validation pairs is
+the one that writes. The text is written once, as the recipe's arms will have it, and shared by all
+trials of arms: they differ in joint training alone.
 """
 
 from __future__ import annotations
