@@ -35,8 +35,8 @@ WITH_SYNTHETIC = ("sbp", "self_distillation", "random_pairs")
 WITH_PAIRED = "real_context"
 CONTROLS = ("self_distillation", "random_pairs", WITH_PAIRED)
 PAID_STAGES = ("embed", "neighbours", "tune", "synthesize")
-"""What SBP pays beside its base models (of which those that are repetition arms cost nothing more)
-and the text's comparisons, which are no matrix products."""
+"""What SBP pays beside its base models (of which those that are arms cost nothing more) and the
+text's comparisons, which are no matrix products."""
 
 
 def arm_names(experiment: ExperimentConfig) -> list[str]:

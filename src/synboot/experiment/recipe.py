@@ -258,8 +258,7 @@ class ExperimentConfig(Config):
     repetition_multiples: tuple[Annotated[float, Field(gt=1)], ...] = ()
     """Arms that repeat so many times the unique text, for data efficiency: 2, 4, 8."""
     cost_inclusive: bool = False
-    """An arm that repeats for longer: by the FLOPs that SBP's pairing, tuning and synthesis took.
-    """
+    """An arm that repeats for longer: by the FLOPs that SBP paid beside the arms (`arms`)."""
     variants: dict[str, VariantConfig] = Field(default_factory=dict)
     """Arms that are others with other settings, by name."""
     overrides: dict[str, Settings] = Field(default_factory=dict)

@@ -84,7 +84,7 @@ def comparison_table(result: Mapping[str, Any]) -> str:
     if cost := result.get("cost_inclusive"):
         lines.append(
             f"{cost['arm']} trained on {cost['extra_tokens']:,} tokens more, what SBP's pairing, "
-            "tuning and synthesis would buy"
+            "tuning, synthesis and base models that no arm has would buy"
         )
     if standing := rivals(result):
         lines.append(standing)
