@@ -25,6 +25,7 @@ from synboot.verbs.options import (
     Options,
     OutputOption,
     SeedOption,
+    ShareOption,
     StopAfterOption,
     ThreadsOption,
     WorkersOption,
@@ -87,11 +88,12 @@ def run(
     settings: SetOption = None,
     until: UntilOption = None,
     stop_after: StopAfterOption = None,
+    share: ShareOption = False,
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
 ) -> None:
     """Run a recipe; what is done is not done again."""
-    _run(recipe, runs, settings or [], until, stop_after, dry_run, json_output)
+    _run(recipe, runs, settings or [], until, stop_after, share, dry_run, json_output)
 
 
 @app.command()
@@ -125,6 +127,7 @@ def search(
     runs: RunsOption = Path("runs"),
     settings: SetOption = None,
     stop_after: StopAfterOption = None,
+    share: ShareOption = False,
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -134,7 +137,7 @@ def search(
     if dry_run:
         print(describe_search_of(recipe, runs, settings or [], as_json=json_output))
         return
-    print(search_recipe_at(recipe, runs, settings or [], stop_after, as_json=json_output))
+    print(search_recipe_at(recipe, runs, settings or [], stop_after, share, as_json=json_output))
 
 
 def _verb(
@@ -365,6 +368,7 @@ def _run(
     settings: list[str],
     until: str | None = None,
     stop_after: float | None = None,
+    share: bool = False,
     dry_run: bool = False,
     json_output: bool = False,
 ) -> None:
@@ -373,7 +377,7 @@ def _run(
     if dry_run:
         print(describe_run_of(recipe_path, runs, settings, until, as_json=json_output))
         return
-    print(run_recipe_at(recipe_path, runs, settings, until, stop_after, as_json=json_output))
+    print(run_recipe_at(recipe_path, runs, settings, until, stop_after, share, as_json=json_output))
 
 
 def main() -> None:

@@ -287,6 +287,22 @@ class TestOneWriter:
         assert toy.executions() == executions, "the third run found everything done"
         assert toy.parts_run() == list(range(6))
 
+    def test_runs_that_share_leave_to_each_other_what_they_are_at(self, tmp_path: Path) -> None:
+        """The second one waits for the first's part, and both end well."""
+        toy = Toy(tmp_path)
+        with toy.start(faults={"part 1": "wait"}) as first:
+            while "part 1" not in toy.executions():
+                assert first.poll() is None
+                time.sleep(0.02)
+            with toy.start(share=True) as second:
+                time.sleep(0.5)
+                assert second.poll() is None
+                (tmp_path / "side" / "go on").touch()
+                assert second.communicate(timeout=20) == ("", "")
+                first.communicate(timeout=20)
+        assert (first.returncode, second.returncode) == (0, 0)
+        assert toy.parts_run() == list(range(6))
+
     def test_a_reader_needs_no_lock(self, tmp_path: Path) -> None:
         artifact = run(tmp_path)
         lock = artifact.path.with_name(artifact.path.name + ".lock")

@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from synboot.core.errors import BadInput, Incomplete, Interrupted
 from synboot.core.events import EventLog, PlainDisplay, ReportProgress, read_events
+from synboot.core.storage import exclusive_lock
 from synboot.pipeline.runner import Runner
 from synboot.pipeline.stage import Artifact, Context, Counts, Stage
 from synboot.pipeline.stop import StopFlag
@@ -241,3 +243,30 @@ class TestStop:
 
         home.runner().run([Entered({}, {}, seed=0, bench=home.bench)])
         assert entered == [0, 1, 2]
+
+    def test_shares_with_another_process_what_that_one_is_not_at(self, home: Home) -> None:
+        """A stage with its lock taken comes last, as does what is made from it."""
+        held, free = home.stages(), pipeline(home.bench, parts=3, seed=2)
+        lock = held[0].directory(home.path / "store")
+        runner = home.runner(share=True)
+        with exclusive_lock(lock.with_name(lock.name + ".lock")):
+            with pytest.raises(Incomplete, match="another process is writing"):
+                home.runner().run([*held, *free])
+            thread = threading.Thread(target=lambda: runner.run([*held, *free]))
+            thread.start()
+            while not any("waits for other processes" in line for line in home.display.lines):
+                assert thread.is_alive()
+                time.sleep(0.02)
+            assert all(runner.artifact(stage) for stage in free)
+            assert not any(runner.artifact(stage) for stage in held)
+        thread.join()
+        assert all(runner.artifact(stage) for stage in held)
+
+    def test_a_signal_ends_the_wait_for_another_process(self, home: Home) -> None:
+        [numbers, _] = home.stages()
+        lock = numbers.directory(home.path / "store")
+        with exclusive_lock(lock.with_name(lock.name + ".lock")):
+            stop = StopFlag()
+            stop.signal_number = signal.SIGTERM
+            with pytest.raises(Interrupted):
+                home.runner(share=True, stop=stop).run([numbers])

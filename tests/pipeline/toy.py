@@ -38,7 +38,7 @@ def _server() -> subprocess.Popen[str]:
 class Toy:
     """A home for toy runs, and what they left in it.
 
-    A job's keys: `workers`, `faults`, `waits`, `max_file_bytes`, and the options of
+    A job's keys: `workers`, `faults`, `waits`, `max_file_bytes`, `share`, and the options of
     `toy_stages.pipeline`.
     """
 

@@ -54,7 +54,8 @@ def _run(job: dict[str, Any]) -> None:
     bench = Bench(home / "side", faults=job.get("faults", {}), waits=job.get("waits", {}))
     stages = pipeline(bench, **{key: job[key] for key in _KEYS_OF_PIPELINE if key in job})
     events, workers = EventLog(home / "events.jsonl"), job.get("workers", 1)
-    Runner(home / "store", workers, events, QuietDisplay()).run(stages)
+    share = bool(job.get("share"))
+    Runner(home / "store", workers, events, QuietDisplay(), share=share).run(stages)
 
 
 def _warm_up(home: str) -> None:

@@ -27,8 +27,15 @@ class Incomplete(SynbootError):
     exit_code = 4
 
 
+class Busy(Incomplete):
+    """Another process is at this work."""
+
+
 class NotFinite(SynbootError):
     """A loss or a gradient of training is not a finite number."""
+
+    stage_id: str | None = None
+    """The stage in which it came up, if it is known."""
 
 
 class OutOfTime(Incomplete):

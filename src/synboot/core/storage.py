@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from synboot.core.errors import Incomplete
+from synboot.core.errors import Busy
 
 _CHUNK_BYTES = 1 << 20
 
@@ -163,7 +163,7 @@ def remove_leftovers(directory: Path) -> None:
 def exclusive_lock(path: Path, guarded: Path | None = None) -> Iterator[None]:
     """Hold the one writer's place on the file `path`; freed by the kernel when the process dies.
 
-    Raises Incomplete if another process holds it; the message names `guarded`, by default what the
+    Raises Busy if another process holds it; the message names `guarded`, by default what the
     lock is named after.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -171,7 +171,5 @@ def exclusive_lock(path: Path, guarded: Path | None = None) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Incomplete(
-                f"another process is writing {guarded or path.with_suffix('')}"
-            ) from None
+            raise Busy(f"another process is writing {guarded or path.with_suffix('')}") from None
         yield

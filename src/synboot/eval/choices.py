@@ -24,7 +24,7 @@ from transformers import DynamicCache
 
 from synboot.core.events import ReportProgress, ignore_progress
 from synboot.data.tokenizer import TextTokenizer
-from synboot.train.device import autocast
+from synboot.train.device import autocast, tokens_at_once
 from synboot.train.loss import has_plain_head
 
 MIN_SHARED_TOKENS = 8
@@ -122,7 +122,7 @@ def score_requests(
     context: int,
     device: torch.device,
     precision: str = "float32",
-    batch_tokens: int = 4096,
+    batch_tokens: int | None = None,
     progress: ReportProgress = ignore_progress,
 ) -> Answers:
     """Score the requests of all groups, in order, under `model`, any causal LM.
@@ -131,6 +131,7 @@ def score_requests(
     of attention and all of them fit into `context` positions; other requests are read whole.
     """
     model.eval().to(device)
+    batch_tokens = batch_tokens or tokens_at_once(model, device)
     scorer = _Scorer(model, device, precision, [r for group in groups for r in group])
     first = np.cumsum([0, *map(len, groups)])
     shares = _keeps_cache(model)

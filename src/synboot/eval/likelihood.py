@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional
 
 from synboot.core.events import ReportProgress, ignore_progress
-from synboot.train.device import autocast
+from synboot.train.device import autocast, tokens_at_once
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,14 @@ def score_documents(
     start_id: int | None = None,
     device: torch.device,
     precision: str = "float32",
-    batch_tokens: int = 4096,
+    batch_tokens: int | None = None,
     progress: ReportProgress = ignore_progress,
 ) -> Likelihoods:
     """Nats of each document's tokens (ids without END) under `model`, any causal LM; `start_id` is
     `end_id` by default. `model` may be a list of several: a token's probability is the mean of
     theirs."""
     models = [one.eval().to(device) for one in (model if isinstance(model, list) else [model])]
+    batch_tokens = batch_tokens or tokens_at_once(models[0], device)
     windows = [w for i, ids in enumerate(documents) for w in windows_of(i, len(ids), context)]
     windows.sort(key=lambda w: (w.stop - w.start, w.document, w.start))
     nats = np.zeros(len(documents))

@@ -60,9 +60,10 @@ def run_recipe(
     display: Display,
     until: str | None = None,
     stop_after: float | None = None,
+    share: bool = False,
 ) -> dict[str, Any] | None:
-    """Run what is missing; the result, or None with `until`. Raises OutOfTime after `stop_after`
-    seconds, at the next checkpoint.
+    """Run what is missing, with `share` beside other processes; the result, or None with `until`.
+    Raises OutOfTime after `stop_after` seconds, at the next checkpoint.
 
     Writes recipe.json, stages.json (label, id and directory of every stage), events.jsonl,
     result.json, report.html and comparison.svg below `runs / recipe.name`.
@@ -76,6 +77,7 @@ def run_recipe(
         events=EventLog(paths.events),
         display=display,
         stop=StopFlag(seconds=stop_after),
+        share=share,
     )
     write_json(paths.directory / "recipe.json", recipe.dump())
     write_json(paths.directory / "stages.json", [_where(stage, paths) for stage in plan.stages])

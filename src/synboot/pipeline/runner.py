@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import itertools
 import multiprocessing
 import multiprocessing.connection
 import os
-import platform
 import shutil
 import signal
 import threading
@@ -17,11 +15,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from synboot.core.errors import BadInput, Incomplete, Interrupted, OutOfTime, SynbootError
+from synboot.core.errors import (
+    BadInput,
+    Busy,
+    Incomplete,
+    Interrupted,
+    NotFinite,
+    OutOfTime,
+)
 from synboot.core.events import Display, EventLog, format_seconds, ignore_progress
 from synboot.core.storage import (
     atomic_directory,
@@ -29,24 +33,31 @@ from synboot.core.storage import (
     damaged_files,
     describe_files,
     exclusive_lock,
-    fsync_path,
     read_json,
     remove_leftovers,
     write_json,
 )
+from synboot.pipeline.manifest import manifest_of
 from synboot.pipeline.stage import MANIFEST, PART_FACTS, SCRATCH, Artifact, Context, Counts, Stage
 from synboot.pipeline.stop import SIGNALS, StopFlag
+
+_POLL_SECONDS = 0.2
 
 
 @dataclass
 class Runner:
-    """Brings stages to artifacts in `store`. Results do not depend on `workers`."""
+    """Brings stages to artifacts in `store`. Results do not depend on `workers`.
+
+    With `share`, stages that another process is at are left to it: processes that are given the
+    same stages have each done once, and all end with all of them.
+    """
 
     store: Path
     workers: int
     events: EventLog
     display: Display
     stop: StopFlag = field(default_factory=StopFlag)
+    share: bool = False
     _pool: ProcessPoolExecutor | None = None
 
     def artifact(self, stage: Stage) -> Artifact | None:
@@ -64,27 +75,56 @@ class Runner:
         `check` sees every artifact before the next stage begins and may raise; `known` are
         artifacts by stage id that an earlier call finished.
         Raises Interrupted after a clean checkpoint on SIGINT or SIGTERM, OutOfTime when `stop` has
-        no time left, Incomplete if a worker process died, and what a stage raises.
+        no time left, Incomplete if a worker process died, Busy if another process is at a stage and
+        nothing is shared, and what a stage raises.
         """
         finished = dict(known or {})
+        left = {
+            f"[{number}/{len(stages)}] {stage.label}": stage
+            for number, stage in enumerate(stages, 1)
+            if stage.id not in finished
+        }
         with self.stop.installed(), self._closing_pool():
-            for number, stage in enumerate(stages, 1):
-                if stage.id in finished:
-                    continue
-                title = f"[{number}/{len(stages)}] {stage.label}"
-                artifact = self.artifact(stage)
-                if artifact is not None:
-                    self.events.emit("stage_cached", stage=stage.name, id=stage.id)
-                    self.display.message(f"{title}: done before")
-                    shutil.rmtree(artifact.path / SCRATCH, ignore_errors=True)
-                else:
-                    if self.stop.out_of_time:
-                        self.events.emit("out_of_time", stage=stage.name, id=stage.id)
-                        raise OutOfTime(f"{self._time_is_over()} before {stage.label}")
-                    artifact = self._run_stage(stage, finished, title)
+            while left:
+                title, artifact = self._any(left, finished)
+                stage = left.pop(title)
                 check(stage, artifact)
                 finished[stage.id] = artifact
         return finished
+
+    def _any(
+        self, left: Mapping[str, Stage], finished: Mapping[str, Artifact]
+    ) -> tuple[str, Artifact]:
+        """The first stage of `left` that can be finished now, by its title: the first, unless
+        stages are shared."""
+        waits = False
+        while True:
+            for title, stage in left.items():
+                if any(source.id not in finished for source in stage.inputs.values()):
+                    continue
+                try:
+                    return title, self._brought(stage, finished, title)
+                except Busy:
+                    if not self.share:
+                        raise
+            if not waits:
+                self.display.message("waits for other processes, which are at all that can be done")
+            waits = True
+            if self.stop.signal_number:
+                raise Interrupted(self.stop.signal_number)
+            time.sleep(_POLL_SECONDS)
+
+    def _brought(self, stage: Stage, finished: Mapping[str, Artifact], title: str) -> Artifact:
+        artifact = self.artifact(stage)
+        if artifact is not None:
+            self.events.emit("stage_cached", stage=stage.name, id=stage.id)
+            self.display.message(f"{title}: done before")
+            shutil.rmtree(artifact.path / SCRATCH, ignore_errors=True)
+            return artifact
+        if self.stop.out_of_time:
+            self.events.emit("out_of_time", stage=stage.name, id=stage.id)
+            raise OutOfTime(f"{self._time_is_over()} before {stage.label}")
+        return self._run_stage(stage, finished, title)
 
     def _run_stage(self, stage: Stage, finished: Mapping[str, Artifact], title: str) -> Artifact:
         directory = stage.directory(self.store)
@@ -111,10 +151,13 @@ class Runner:
                     counts = self._work(stage, context)
                 except OutOfTime:
                     raise
+                except NotFinite as error:
+                    error.stage_id = stage.id
+                    raise
                 except Incomplete as error:
                     self._raise_if_stopped(context, f"; {stage.label}: {error}")
                     raise
-            manifest = _manifest(stage, inputs, counts, directory, started)
+            manifest = manifest_of(stage, inputs, counts, directory, started)
             write_json(directory / MANIFEST, manifest)
             shutil.rmtree(scratch, ignore_errors=True)
         directory.with_name(directory.name + ".lock").unlink(missing_ok=True)
@@ -343,40 +386,3 @@ def _start_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def _manifest(
-    stage: Stage, inputs: Mapping[str, Artifact], counts: Counts, directory: Path, started: float
-) -> dict[str, Any]:
-    files = describe_files(directory, skip=SCRATCH)
-    if not files:
-        raise SynbootError(f"{stage.label} wrote no file")
-    paths = [directory / name for name in files]
-    folders = {p for path in paths for p in path.parents if p.is_relative_to(directory)}
-    for path in (*paths, *folders):
-        fsync_path(path)
-    return {
-        "schema": 1,
-        "stage": stage.name,
-        "label": stage.label,
-        "id": stage.id,
-        "version": stage.version,
-        "config": stage.config,
-        "inputs": {name: artifact.id for name, artifact in inputs.items()},
-        "seed": stage.seed,
-        "numerics": stage.numerics,
-        "versions": _versions(),
-        "counts": counts,
-        "files": files,
-        "started_at": round(started, 3),
-        "wall_seconds": round(time.time() - started, 3),
-    }
-
-
-@cache
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in ("synboot", "numpy", "torch", "transformers", "tokenizers", "scikit-learn"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions

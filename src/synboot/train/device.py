@@ -13,6 +13,9 @@ from synboot.core.errors import BadInput
 DeviceName = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
+_TOKENS_AT_ONCE = 4096
+_LOGIT_BYTES = 2**30
+
 
 def resolve_device(name: DeviceName) -> torch.device:
     """`auto` is the first CUDA device if there is one. Raises BadInput if `cuda` is asked of a
@@ -35,3 +38,12 @@ def autocast(device: torch.device, precision: str) -> Callable[[], AbstractConte
     if precision == "bfloat16":
         return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext
+
+
+def tokens_at_once(model: Any, device: torch.device) -> int:
+    """How many tokens a causal LM reads at once where it is only asked: on a GPU as many as have a
+    gibibyte of logits, so that it is busy with them."""
+    if device.type != "cuda":
+        return _TOKENS_AT_ONCE
+    rows = len(model.get_input_embeddings().weight)
+    return max(_TOKENS_AT_ONCE, _LOGIT_BYTES // (4 * rows))

@@ -32,6 +32,8 @@ class Dropout:
     def __init__(self, model: torch.nn.Module, rate: float) -> None:
         self._places: list[Any] = _places(model) if rate else []
         self._device = next(model.parameters()).device
+        self._streams: dict[int, torch.Tensor] = {}
+        """By the number of rows; each stays where it is, for graphs that read it there."""
         self._handles = [place.register_forward_hook(_dropping(rate)) for place in self._places]
 
     def draw(self, seed: int, step: int, rows: np.ndarray) -> None:
@@ -44,8 +46,10 @@ class Dropout:
         keys = rng(seed, "dropout", step).integers(
             -(2**31), 2**31, (most, len(self._places), 2), dtype=np.int32
         )
-        streams = torch.from_numpy(np.ascontiguousarray(keys[rows].transpose(1, 2, 0)))
-        for place, keys_of_rows in zip(self._places, streams.to(self._device), strict=True):
+        drawn = torch.from_numpy(np.ascontiguousarray(keys[rows].transpose(1, 2, 0)))
+        streams = self._streams.setdefault(len(rows), drawn.to(self._device))
+        streams.copy_(drawn)
+        for place, keys_of_rows in zip(self._places, streams, strict=True):
             place.dropout_keys = keys_of_rows[..., None, None]  # [2, rows, 1, 1]
 
     def remove(self) -> None:

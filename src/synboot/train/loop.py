@@ -27,9 +27,13 @@ from synboot.train.checkpoint import (
 from synboot.train.compiled import compiled_blocks
 from synboot.train.device import autocast
 from synboot.train.dropout import Dropout
-from synboot.train.loss import mean_loss, summed_loss
+from synboot.train.gradients import Gradients
+from synboot.train.loss import mean_loss
 from synboot.train.optim import OptimConfig, learning_rate, new_optimizer
 from synboot.train.replicas import Replicas, share_rows
+
+_VALIDATION_ROWS = 64
+"""That a GPU reads at once, to be busy with them."""
 
 
 class LoopConfig(OptimConfig):
@@ -71,6 +75,9 @@ def train(
     optimizer = new_optimizer(model, config)
     cast = autocast(device, precision)
     number, forward_rows = share_rows(model, device, config.batch_rows, micro_rows)
+    validated_together = forward_rows
+    if device.type == "cuda" and micro_rows is None:
+        validated_together = max(forward_rows, _VALIDATION_ROWS)
     checkpoints, best = scratch / "checkpoints", scratch / "best.safetensors"
     state = load_checkpoint(checkpoints, model, optimizer, best) or TrainState()
     saved = time.monotonic()
@@ -82,6 +89,7 @@ def train(
         on_leaving.callback(optimizer.zero_grad)
         on_leaving.callback(model.eval)
         dropout = {replica: Dropout(replica, config.dropout) for replica in replicas.models}
+        gradients = {replica: Gradients(replica, device, cast) for replica in replicas.models}
         for masks in dropout.values():
             on_leaving.callback(masks.remove)
         if compiled_shape is not None:
@@ -94,15 +102,15 @@ def train(
         emit("training_from", step=state.step, num_steps=num_steps)
         while state.step < num_steps:
             micro_batches = batches.batch(state.step)
+            alone = len(micro_batches) == 1
             torch.manual_seed(seed_for(seed, "step", state.step))  # for models that draw themselves
 
-            def add_gradients(replica: Any, batch: Batch) -> tuple[torch.Tensor, int]:
+            def add_gradients(
+                replica: Any, batch: Batch, alone: bool = alone
+            ) -> tuple[torch.Tensor, int]:
                 replica.train()
                 dropout[replica].draw(seed, state.step, batch.rows)
-                with cast():
-                    loss_sum, targets = summed_loss(replica, batch, device)
-                torch.autograd.backward(loss_sum / batch.global_targets)
-                return loss_sum.detach(), targets
+                return gradients[replica].add(batch, alone=alone)
 
             losses, targets = zip(*replicas.run(add_gradients, micro_batches), strict=True)
             replicas.sum_gradients()
@@ -121,7 +129,9 @@ def train(
 
             note = ""
             if state.step in validate_at:
-                validation = mean_loss(replicas, validation_rows, forward_rows, device, precision)
+                validation = mean_loss(
+                    replicas, validation_rows, validated_together, device, precision
+                )
                 if not math.isfinite(validation):
                     raise NotFinite(_not_finite(state.step, num_steps, "validation loss"))
                 _log(state, validation)

@@ -39,15 +39,29 @@ def summed_loss(model: Any, batch: Batch, device: torch.device) -> tuple[torch.T
     inputs = {"input_ids": torch.from_numpy(batch.inputs).to(device)}
     if batch.positions is not None:
         inputs["position_ids"] = torch.from_numpy(batch.positions).to(device)
+    return loss_at(model, inputs, chosen, places), len(places)
+
+
+def loss_at(
+    model: Any,
+    inputs: dict[str, torch.Tensor],
+    targets: torch.Tensor,
+    places: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Summed cross-entropy in nats of `targets` at `places` of the flattened positions of `inputs`,
+    by default at all of them. Waits for no device."""
+
+    def chosen(flat: torch.Tensor) -> torch.Tensor:
+        return flat if places is None else flat[places]
+
     if not has_plain_head(model):
         logits = model(**inputs, use_cache=False).logits  # [rows, length, vocab]
-        loss = functional.cross_entropy(
-            logits.flatten(0, 1)[places].float(), chosen, reduction="sum"
+        return functional.cross_entropy(
+            chosen(logits.flatten(0, 1)).float(), targets, reduction="sum"
         )
-        return loss, len(places)
     hidden = model.base_model(**inputs, use_cache=False)[0]  # [rows, length, width]
     head = model.get_output_embeddings()
-    return head_loss(hidden.flatten(0, 1)[places], head.weight, head.bias, chosen), len(places)
+    return head_loss(chosen(hidden.flatten(0, 1)), head.weight, head.bias, targets)
 
 
 def mean_loss(

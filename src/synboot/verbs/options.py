@@ -59,6 +59,13 @@ StopAfterOption = Annotated[
     ),
 ]
 
+ShareOption = Annotated[
+    bool,
+    typer.Option(
+        "--share", help="Leave to other processes of this command what they are at; end together."
+    ),
+]
+
 SHARED: Options = {
     "overwrite": (
         Annotated[bool, typer.Option(help="Replace an output that synboot made differently.")],

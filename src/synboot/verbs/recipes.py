@@ -26,12 +26,15 @@ def run_recipe_at(
     settings: Sequence[str],
     until: str | None = None,
     stop_after: float | None = None,
+    share: bool = False,
     *,
     as_json: bool = False,
 ) -> str:
     """Run the recipe at `path`; its comparison, or with `until` its stages."""
     recipe, display = load_recipe(path, settings), display_for(sys.stderr)
-    result = run_recipe(recipe, runs, display=display, until=until, stop_after=stop_after)
+    result = run_recipe(
+        recipe, runs, display=display, until=until, stop_after=stop_after, share=share
+    )
     if result is None:
         return describe_run_of(path, runs, settings, until, as_json=as_json)
     paths = RunPaths(runs, recipe.name)
@@ -64,6 +67,7 @@ def search_recipe_at(
     runs: Path,
     settings: Sequence[str],
     stop_after: float | None = None,
+    share: bool = False,
     *,
     as_json: bool = False,
 ) -> str:
@@ -74,6 +78,7 @@ def search_recipe_at(
         runs,
         display=display_for(sys.stderr),
         stop_after=stop_after,
+        share=share,
         written=read_recipe(path),
     )
     directory = RunPaths(runs, recipe.name).directory

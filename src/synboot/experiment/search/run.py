@@ -33,16 +33,18 @@ def search_recipe(
     *,
     display: Display,
     stop_after: float | None = None,
+    share: bool = False,
     written: Mapping[str, Any] | None = None,
 ) -> Found:
     """Run the trials that are missing; what was found, as in search.json.
 
-    Writes search.json and frozen.yaml (`frozen_recipe`) below `runs / recipe.name`, and events
-    beside those of a run. `written` is what the recipe's file says. Raises SynbootError if no trial
-    of an arm, or of tuning, came to a finite loss, OutOfTime after `stop_after` seconds.
+    With `share`, trials that other processes are at are left to them. Writes search.json and
+    frozen.yaml (`frozen_recipe`) below `runs / recipe.name`, and events beside those of a run.
+    `written` is what the recipe's file says. Raises SynbootError if no trial of an arm, or of
+    tuning, came to a finite loss, OutOfTime after `stop_after` seconds.
     """
     paths = RunPaths(runs, recipe.name)
-    search = _Search(Trials(recipe, runs), paths, display, stop_after)
+    search = _Search(Trials(recipe, runs), paths, display, stop_after, share)
     found = search.run()
     write_json(paths.directory / "search.json", found)
     with atomic_file(paths.directory / "frozen.yaml", "w") as file:
@@ -52,7 +54,12 @@ def search_recipe(
 
 class _Search:
     def __init__(
-        self, trials: Trials, paths: RunPaths, display: Display, stop_after: float | None
+        self,
+        trials: Trials,
+        paths: RunPaths,
+        display: Display,
+        stop_after: float | None,
+        share: bool,
     ) -> None:
         self.trials, self.display = trials, display
         recipe = trials.recipe
@@ -62,6 +69,7 @@ class _Search:
             events=EventLog(paths.events),
             display=display,
             stop=StopFlag(seconds=stop_after),
+            share=share,
         )
         self.finished: dict[str, Artifact] = {}
         self.diverged: dict[str, str] = {}
@@ -122,12 +130,13 @@ class _Search:
                     self.runner.run(left, self._tell(trials), self.finished)
                     break
                 except NotFinite as error:
-                    failed = next(s for s in left if self.runner.artifact(s) is None)
+                    failed = next(stage for stage in left if stage.id == error.stage_id)
                     self.diverged[failed.id] = str(error)
                     self.runner.events.emit("diverged", stage=failed.name, id=failed.id)
                     self.display.message(f"{failed.label}: {error}")
                     self.num_done += 1
-                    left = left[left.index(failed) + 1 :]
+                    known = {failed.id, *self.finished}  # others may have been at those before
+                    left = [stage for stage in left if stage.id not in known]
                 finally:
                     self.runner.display = self.display
         return self._outcome(trials)
