@@ -17,7 +17,7 @@ STUB = """#!/usr/bin/env bash
 printf '%s\\0' "$@" >> "$CALLS"
 printf '\\1' >> "$CALLS"
 """
-CHOSEN = ("cpu-small-chosen", "cpu-smaller-chosen")
+CHOSEN = ("cpu-small-chosen", "cpu-smaller-chosen", "cpu-larger-chosen")
 SEARCH = "docs/experiment/cpu-small-all.search.json"
 
 
@@ -29,7 +29,7 @@ def clone(tmp_path: Path) -> Path:
     frozen = clone / "recipes" / "frozen"
     frozen.mkdir(parents=True)
     (frozen / "cpu-small-all.yaml").write_text("# Frozen by synboot search: x\nname: small\n")
-    for name in (*CHOSEN, "cpu-larger-all"):
+    for name in CHOSEN:
         (frozen / f"{name}.yaml").write_text("base: cpu-small-all.yaml\n")
     (clone / SEARCH).parent.mkdir(parents=True)
     (clone / SEARCH).touch()
@@ -82,7 +82,7 @@ def test_all_sizes_the_variants_and_one_report(clone: Path, tmp_path: Path) -> N
     outcome, calls = called(clone, data.name, "runtime.threads=2", folder=tmp_path)
     assert outcome.returncode == 0, outcome.stderr
     recipes = ["recipes/cpu-small-variants.yaml"]
-    recipes += [f"recipes/frozen/{size}.yaml" for size in (*CHOSEN, "cpu-larger-all")]
+    recipes += [f"recipes/frozen/{size}.yaml" for size in CHOSEN]
     assert [call[:2] for call in calls[:-2]] == [["run", recipe] for recipe in recipes]
     runs = clone / "run s&"
     for call in calls[:-2]:
@@ -97,7 +97,7 @@ def test_all_sizes_the_variants_and_one_report(clone: Path, tmp_path: Path) -> N
         )
         if tasks:
             assert tasks["sciq"] == str(data / "eval_mc" / "sciq.jsonl.gz")
-    sizes = (*CHOSEN, "cpu-larger-all", "cpu-small-variants")
+    sizes = (*CHOSEN, "cpu-small-variants")
     shown = [*(str(runs / size) for size in sizes), SEARCH]
     for call, form in zip(calls[-2:], ("html", "md"), strict=True):
         output = ["--output", str(runs / f"experiment.{form}"), "--overwrite"]
