@@ -7,15 +7,20 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
+from synboot.core.config import read_recipe
 from synboot.core.events import QuietDisplay
+from synboot.experiment.arms import rivals_of_variants
 from synboot.experiment.plan import Plan, make_plan
 from synboot.experiment.recipe import Recipe, load_recipe
 from synboot.experiment.run import run_recipe
+from synboot.experiment.search.frozen import frozen_recipe
 from synboot.experiment.stages.process import own_threads
 from synboot.model.architecture import num_parameters, shape_of
 
 ROOT = Path(__file__).parents[2]
+EXPERIMENT = ROOT / "docs" / "experiment"
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
 FAMILY = ("cpu-smaller-all", "cpu-small-all", "cpu-larger-all", "gpu-small")
 CONTENT = "0" * 64
@@ -93,6 +98,58 @@ def test_the_variants_are_those_of_the_protocol() -> None:
     assert set(frozen.experiment.overrides) - set(variants.experiment.overrides) == {
         "repetition_2x", "repetition_4x", "repetition_8x",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["cpu-small-all", "cpu-smaller-all"])
+def test_a_frozen_recipe_has_the_winners_of_its_search(name: str) -> None:
+    found = json.loads((EXPERIMENT / f"{name}.search.json").read_text())
+    recipe, frozen = recipe_of(name), recipe_of(f"frozen/{name}")
+    winners = {arm: one["settings"] for arm, one in found["arms"].items()}
+    winners |= {arm: winners[other] for arm, other in found["has_the_winner_of"].items()}
+    for one in (*found["arms"].values(), found["tune"]):
+        trials = {t["trial"]: t["validation_loss"] for t in one["trials"] if t["validation_loss"]}
+        assert one["winner"] == min(trials, key=lambda number: trials[number])
+        assert one["settings"] == one["trials"][one["winner"]]["settings"]
+    assert found["training_tokens"] == frozen.budget.training_tokens
+    text = frozen_recipe(recipe, found, read_recipe(ROOT / "recipes" / f"{name}.yaml"))
+    ours, theirs = (
+        Recipe.model_validate(yaml.safe_load(one) | {"corpus": {"path": "x"}, "runtime": {}})
+        for one in (text, (ROOT / "recipes" / "frozen" / f"{name}.yaml").read_text())
+    )
+    assert ours.model_copy(update={"runtime": theirs.runtime}) == theirs
+    assert {arm: frozen.experiment.overrides[arm] for arm in winners} == winners
+
+
+def test_the_chosen_variant_is_the_lowest_on_validation_text() -> None:
+    result = json.loads((EXPERIMENT / "cpu-small-variants" / "result.json").read_text())
+    assert result["split"] == "valid"
+    losses = {
+        arm: result["arms"][arm]["test"]["bits_per_byte"]
+        for arm, variant in recipe_of("cpu-small-variants").experiment.variants.items()
+        if variant.of == "sbp"
+    }
+    for size in ("small", "smaller", "larger"):
+        chosen = recipe_of(f"frozen/cpu-{size}-chosen")
+        assert chosen.experiment.ensembles
+        [(name, alike)] = rivals_of_variants(chosen.experiment).items()
+        assert name == min(losses, key=lambda arm: losses[arm])
+        everywhere = recipe_of("cpu-small-variants").experiment.variants
+        assert chosen.experiment.variants[name] == everywhere[name]
+        controls = {chosen.experiment.variants[arm].of for arm in alike if "_writers" in arm}
+        assert controls == {"self_distillation", "random_pairs"}
+        assert set(chosen.experiment.variants) <= {name, *alike}
+
+
+@pytest.mark.parametrize("name", ["cpu-larger-chosen", "gpu-small"])
+def test_sizes_that_are_not_searched_have_the_winners_of_cpu_small(name: str) -> None:
+    small, own = recipe_of("frozen/cpu-small-all"), recipe_of(f"frozen/{name}")
+    planned = recipe_of(name.replace("-chosen", "-all"))
+    assert own.experiment.overrides == small.experiment.overrides
+    assert (own.budget, own.model) == (planned.budget, planned.model)
+    for section in ("pretrain", "tune"):
+        for field in ("learning_rate", "weight_decay", "dropout"):
+            assert getattr(getattr(own, section), field) == getattr(getattr(small, section), field)
+    assert own.tune.passes == small.tune.passes
 
 
 def test_what_cpu_small_made_is_a_part_of_it() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -102,6 +103,39 @@ def test_all_sizes_the_variants_and_one_report(clone: Path, tmp_path: Path) -> N
     for call, form in zip(calls[-2:], ("html", "md"), strict=True):
         output = ["--output", str(runs / f"experiment.{form}"), "--overwrite"]
         assert call == ["report", *shown, *output]
+
+
+def test_several_processes_share_each_run(clone: Path, tmp_path: Path) -> None:
+    data = with_data(tmp_path / "data")
+    outcome, calls = called(clone, "--processes", "3", str(data), folder=tmp_path)
+    assert outcome.returncode == 0, outcome.stderr
+    runs, reports = calls[:-2], calls[-2:]
+    assert [call[0] for call in reports] == ["report", "report"]
+    assert len(runs) == 3 * (1 + len(CHOSEN))
+    for number, one in enumerate(runs):
+        assert one == runs[number - number % 3]
+        assert one[-1] == "--share"
+    for wrong in ("0", "two", ""):
+        outcome, _ = called(clone, "--processes", wrong, str(data), folder=tmp_path)
+        assert outcome.returncode == 2
+        assert "--processes: expected a number" in outcome.stderr
+
+
+def test_a_run_that_fails_ends_those_that_share_it(clone: Path, tmp_path: Path) -> None:
+    data, program = with_data(tmp_path / "data"), clone / ".venv" / "bin" / "synboot"
+    started = tmp_path / "others"
+    program.write_text(
+        f"""#!/usr/bin/env bash
+if ! [ -p /dev/stdout ]; then echo $$ > "{started}"; exec sleep 60; fi  # beside the one we read
+until [ -s "{started}" ]; do sleep 0.05; done
+exit 4
+"""
+    )
+    outcome, _ = called(clone, "--processes", "2", str(data), folder=tmp_path)
+    assert outcome.returncode != 0
+    time.sleep(0.2)
+    command = Path(f"/proc/{started.read_text().strip()}/cmdline")
+    assert not (command.exists() and command.read_bytes())  # nothing left, or a zombie
 
 
 @pytest.mark.parametrize("name", CHOSEN)

@@ -91,6 +91,13 @@ def test_what_has_another_shape_or_masked_targets_is_asked_for_in_pieces(
     assert len(replays) == 2
 
 
+def test_compiled_code_is_not_captured(replays: list[str]) -> None:
+    gradients = Gradients(model(), CPU, nullcontext, compiled=True)
+    for _ in range(3):
+        gradients.add(Batches(whole_rows(4), 4).batch(0)[0], alone=True)
+    assert not replays
+
+
 def test_batches_of_one_step_add_up(replays: list[str]) -> None:
     trained, [whole] = model(), Batches(whole_rows(4), 4).batch(0)
     gradients = Gradients(trained, CPU, nullcontext)

@@ -20,23 +20,27 @@ from synboot.train.loss import loss_at, summed_loss
 
 class Gradients:
     """Adds up the gradients of the batches of a step of `model`, on `device` and inside the context
-    that `cast` makes. A step begins with gradients that are None."""
+    that `cast` makes. A step begins with gradients that are None. Compiled code is not captured:
+    its capture fails (torch 2.11 on an H100)."""
 
     def __init__(
         self,
         model: Any,
         device: torch.device,
         cast: Callable[[], AbstractContextManager[Any]],
+        *,
+        compiled: bool = False,
     ) -> None:
         self._model, self._device, self._cast = model, device, cast
         self._replay = Replay(device)
+        self._captures = self._replay.reason is None and not compiled
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._fixed: _Fixed | None = None
 
     def add(self, batch: Batch, *, alone: bool) -> tuple[torch.Tensor, int]:
         """(summed loss in nats, positions with loss) of a batch; `alone` says that it is all of its
         step. Gradients are those of the loss over the `global_targets` of the batch."""
-        if alone and self._replay.reason is None and self._can_be_fixed(batch):
+        if alone and self._captures and self._can_be_fixed(batch):
             return self._replayed(batch)
         with self._cast():
             loss, targets = summed_loss(self._model, batch, self._device)

@@ -89,7 +89,11 @@ def train(
         on_leaving.callback(optimizer.zero_grad)
         on_leaving.callback(model.eval)
         dropout = {replica: Dropout(replica, config.dropout) for replica in replicas.models}
-        gradients = {replica: Gradients(replica, device, cast) for replica in replicas.models}
+        compiled = compiled_shape is not None
+        gradients = {
+            replica: Gradients(replica, device, cast, compiled=compiled)
+            for replica in replicas.models
+        }
         for masks in dropout.values():
             on_leaving.callback(masks.remove)
         if compiled_shape is not None:
