@@ -15,6 +15,8 @@ from synboot.core.config import parse_settings
 
 ROOT = Path(__file__).parents[2]
 STUB = """#!/usr/bin/env bash
+exec 9>> "$CALLS.lock"
+flock 9  # several may be called at once
 printf '%s\\0' "$@" >> "$CALLS"
 printf '\\1' >> "$CALLS"
 """
@@ -103,6 +105,27 @@ def test_all_sizes_the_variants_and_one_report(clone: Path, tmp_path: Path) -> N
     for call, form in zip(calls[-2:], ("html", "md"), strict=True):
         output = ["--output", str(runs / f"experiment.{form}"), "--overwrite"]
         assert call == ["report", *shown, *output]
+
+
+def test_what_reads_test_text_alone_and_gpu_small(clone: Path, tmp_path: Path) -> None:
+    data = with_data(tmp_path / "data")
+    outcome, calls = called(clone, "--test-only", "--gpu-small", str(data), folder=tmp_path)
+    assert outcome.returncode == 0, outcome.stderr
+    recipes = [f"recipes/frozen/{size}.yaml" for size in CHOSEN]
+    recipes += ["recipes/frozen/gpu-small.yaml"] * 3
+    assert [call[:2] for call in calls[:-2]] == [["run", recipe] for recipe in recipes]
+    names = []
+    for call in calls[len(CHOSEN) : -2]:
+        settings = [after for word, after in pairwise(call) if word == "--set"]
+        values = parse_settings(settings)
+        names.append(values["name"])
+        assert values["name"] == f"gpu-small-{values['model']['preset']}"
+        assert values["corpus"]["path"] == str(data / "enwiki_sec")
+        assert "evaluate" not in values
+    runs = clone / "run s&"
+    shown = [str(runs / name) for name in (*CHOSEN, *names)]
+    assert calls[-1][: len(shown) + 2] == ["report", *shown, "docs/experiment/cpu-small-variants"]
+    assert names == ["gpu-small-5m", "gpu-small-20m", "gpu-small-50m"]
 
 
 def test_several_processes_share_each_run(clone: Path, tmp_path: Path) -> None:
