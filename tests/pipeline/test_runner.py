@@ -248,7 +248,8 @@ class TestStop:
         """A stage with its lock taken comes last, as does what is made from it."""
         held, free = home.stages(), pipeline(home.bench, parts=3, seed=2)
         lock = held[0].directory(home.path / "store")
-        runner = home.runner(share=True)
+        waits: list[int] = []
+        runner = home.runner(share=True, on_wait=lambda: waits.append(len(home.executions())))
         with exclusive_lock(lock.with_name(lock.name + ".lock")):
             with pytest.raises(Incomplete, match="another process is writing"):
                 home.runner().run([*held, *free])
@@ -259,6 +260,7 @@ class TestStop:
                 time.sleep(0.02)
             assert all(runner.artifact(stage) for stage in free)
             assert not any(runner.artifact(stage) for stage in held)
+            assert len(waits) == 1
         thread.join()
         assert all(runner.artifact(stage) for stage in held)
 

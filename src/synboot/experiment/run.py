@@ -18,6 +18,7 @@ from synboot.pipeline.stage import SCRATCH, Artifact, Stage
 from synboot.pipeline.stop import StopFlag
 from synboot.synth.engines import why_torch
 from synboot.train.compiled import why_eager
+from synboot.train.device import release_memory
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def run_recipe(
         display=display,
         stop=StopFlag(seconds=stop_after),
         share=share,
+        on_wait=release_memory,
     )
     write_json(paths.directory / "recipe.json", recipe.dump())
     write_json(paths.directory / "stages.json", [_where(stage, paths) for stage in plan.stages])

@@ -49,7 +49,8 @@ class Runner:
     """Brings stages to artifacts in `store`. Results do not depend on `workers`.
 
     With `share`, stages that another process is at are left to it: processes that are given the
-    same stages have each done once, and all end with all of them.
+    same stages have each done once, and all end with all of them. `on_wait` is called whenever
+    all that could be done is taken, to give back what others may need.
     """
 
     store: Path
@@ -58,6 +59,7 @@ class Runner:
     display: Display
     stop: StopFlag = field(default_factory=StopFlag)
     share: bool = False
+    on_wait: Callable[[], None] = lambda: None
     _pool: ProcessPoolExecutor | None = None
 
     def artifact(self, stage: Stage) -> Artifact | None:
@@ -109,6 +111,7 @@ class Runner:
                         raise
             if not waits:
                 self.display.message("waits for other processes, which are at all that can be done")
+                self.on_wait()
             waits = True
             if self.stop.signal_number:
                 raise Interrupted(self.stop.signal_number)

@@ -23,6 +23,7 @@ from synboot.experiment.stages.corpus import check_oracle
 from synboot.pipeline.runner import Runner
 from synboot.pipeline.stage import Artifact, Stage
 from synboot.pipeline.stop import StopFlag
+from synboot.train.device import release_memory
 
 Found = dict[str, Any]
 
@@ -70,6 +71,7 @@ class _Search:
             display=display,
             stop=StopFlag(seconds=stop_after),
             share=share,
+            on_wait=release_memory,
         )
         self.finished: dict[str, Artifact] = {}
         self.diverged: dict[str, str] = {}
