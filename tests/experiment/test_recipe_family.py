@@ -145,6 +145,7 @@ def test_sizes_that_are_not_searched_have_the_winners_of_cpu_small(name: str) ->
     small, own = recipe_of("frozen/cpu-small-all"), recipe_of(f"frozen/{name}")
     planned = recipe_of(name.replace("-chosen", "-all"))
     assert own.experiment.overrides == small.experiment.overrides
+    assert own.corpus.group_field == small.corpus.group_field == "label"
     assert (own.budget, own.model) == (planned.budget, planned.model)
     for section in ("pretrain", "tune"):
         for field in ("learning_rate", "weight_decay", "dropout"):

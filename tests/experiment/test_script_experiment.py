@@ -155,7 +155,7 @@ exit 4
 """
     )
     outcome, _ = called(clone, "--processes", "2", str(data), folder=tmp_path)
-    assert outcome.returncode != 0
+    assert outcome.returncode == 4
     time.sleep(0.2)
     command = Path(f"/proc/{started.read_text().strip()}/cmdline")
     assert not (command.exists() and command.read_bytes())  # nothing left, or a zombie

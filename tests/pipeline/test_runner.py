@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from synboot.core.errors import BadInput, Incomplete, Interrupted
+from synboot.core.errors import BadInput, Incomplete, Interrupted, NotFinite
 from synboot.core.events import EventLog, PlainDisplay, ReportProgress, read_events
 from synboot.core.storage import exclusive_lock
 from synboot.pipeline.runner import Runner
@@ -272,3 +272,30 @@ class TestStop:
             stop.signal_number = signal.SIGTERM
             with pytest.raises(Interrupted):
                 home.runner(share=True, stop=stop).run([numbers])
+
+    def test_a_stage_made_from_one_that_was_not_given_is_refused(self, home: Home) -> None:
+        for share in (False, True):
+            with pytest.raises(AssertionError, match="total: made from stages that were not given"):
+                home.runner(share=share).run(home.stages()[1:])
+
+    def test_what_diverged_is_tried_again_by_one_alone_and_not_by_those_that_share(
+        self, home: Home
+    ) -> None:
+        tries: list[int] = []
+
+        class Diverging(Total):
+            def finish(self, context: Context, parts: Any) -> Counts:
+                tries.append(1)
+                if len(tries) < 3:
+                    raise NotFinite("step 3 of 9: the loss is not finite")
+                (context.directory / "x").touch()
+                return {}
+
+        stage = Diverging({}, {}, seed=0, bench=home.bench)
+        for share, number in ((True, 1), (True, 1), (False, 2), (True, 2)):
+            with pytest.raises(NotFinite, match="step 3 of 9") as raised:
+                home.runner(share=share).run([stage])
+            assert raised.value.stage_id == stage.id
+            assert len(tries) == number
+        assert home.runner().run([stage])
+        assert not (stage.directory(home.path / "store") / "scratch").exists()

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from synboot.core.errors import BadInput
-from synboot.train.device import autocast, resolve_device, resolve_precision
+from synboot.model.architecture import Shape, new_model
+from synboot.train.device import autocast, resolve_device, resolve_precision, tokens_at_once
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,13 @@ def test_products_run_in_the_precision_asked_for(precision: str, dtype: torch.dt
         with cast():
             assert torch.nn.functional.linear(torch.ones(1, 2), weight).dtype == dtype
     assert weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("vocab_size", "on_cuda"), [(256, 32_768), (8192, 32_768), (32_768, 8192), (131_072, 4096)]
+)
+def test_a_gpu_reads_more_tokens_at_once_but_no_more_logits(vocab_size: int, on_cuda: int) -> None:
+    model = new_model(Shape(1, 8, 1, 1, 8, 8), vocab_size=vocab_size, context=8, end_id=0, seed=0)
+    assert tokens_at_once(model, torch.device("cpu")) == 4096
+    assert tokens_at_once(model, torch.device("cuda")) == on_cuda
+    assert on_cuda == 4096 or on_cuda * vocab_size * 4 <= 2**30

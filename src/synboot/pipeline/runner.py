@@ -42,6 +42,7 @@ from synboot.pipeline.stage import MANIFEST, PART_FACTS, SCRATCH, Artifact, Cont
 from synboot.pipeline.stop import SIGNALS, StopFlag
 
 _POLL_SECONDS = 0.2
+_NOT_FINITE = "not_finite.json"
 
 
 @dataclass
@@ -101,6 +102,7 @@ class Runner:
         stages are shared."""
         waits = False
         while True:
+            busy = False
             for title, stage in left.items():
                 if any(source.id not in finished for source in stage.inputs.values()):
                     continue
@@ -109,6 +111,9 @@ class Runner:
                 except Busy:
                     if not self.share:
                         raise
+                    busy = True
+            if not busy:
+                raise AssertionError(f"{', '.join(left)}: made from stages that were not given")
             if not waits:
                 self.display.message("waits for other processes, which are at all that can be done")
                 self.on_wait()
@@ -138,6 +143,7 @@ class Runner:
                 return artifact
             remove_leftovers(scratch)
             self._check_started(stage, scratch)
+            self._check_finite(stage, scratch / _NOT_FINITE)
             started = time.time()
             with self.display.task(title) as progress:
                 context = Context(
@@ -156,6 +162,7 @@ class Runner:
                     raise
                 except NotFinite as error:
                     error.stage_id = stage.id
+                    write_json(scratch / _NOT_FINITE, {"error": str(error)})
                     raise
                 except Incomplete as error:
                     self._raise_if_stopped(context, f"; {stage.label}: {error}")
@@ -189,6 +196,16 @@ class Runner:
                 f"{stage.label} was begun with other numerics: {'; '.join(changed)}; "
                 f"set them back, or remove {scratch.parent} to begin it again"
             )
+
+    def _check_finite(self, stage: Stage, file: Path) -> None:
+        """Processes that share agree on what diverged; one alone tries it again."""
+        if not file.is_file():
+            return
+        if self.share:
+            error = NotFinite(read_json(file)["error"])
+            error.stage_id = stage.id
+            raise error
+        file.unlink()
 
     def _raise_if_stopped(self, context: Context, where: str = "") -> None:
         if self.stop.signal_number:
@@ -356,7 +373,8 @@ def _damage(directory: Path) -> list[str]:
 def _has_results(scratch: Path) -> bool:
     """Whether a stage that was begun has come to anything."""
     return any((scratch / "parts").glob("*")) or any(
-        path.name not in ("started.json", "prepared", "parts") for path in scratch.iterdir()
+        path.name not in ("started.json", "prepared", "parts", _NOT_FINITE)
+        for path in scratch.iterdir()
     )
 
 

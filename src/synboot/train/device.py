@@ -15,6 +15,7 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 _TOKENS_AT_ONCE = 4096
+_TOKENS_AT_ONCE_ON_CUDA = 32_768
 _LOGIT_BYTES = 2**30
 
 
@@ -49,9 +50,9 @@ def release_memory() -> None:
 
 
 def tokens_at_once(model: Any, device: torch.device) -> int:
-    """How many tokens a causal LM reads at once where it is only asked: on a GPU as many as have a
-    gibibyte of logits, so that it is busy with them."""
+    """How many tokens a causal LM reads at once where it is only asked: on a GPU more than on a
+    CPU, so that it is busy with them, as long as their logits in float32 are a gibibyte."""
     if device.type != "cuda":
         return _TOKENS_AT_ONCE
     rows = len(model.get_input_embeddings().weight)
-    return max(_TOKENS_AT_ONCE, _LOGIT_BYTES // (4 * rows))
+    return max(_TOKENS_AT_ONCE, min(_TOKENS_AT_ONCE_ON_CUDA, _LOGIT_BYTES // (4 * rows)))

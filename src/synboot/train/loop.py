@@ -25,15 +25,12 @@ from synboot.train.checkpoint import (
     write_tensors,
 )
 from synboot.train.compiled import compiled_blocks
-from synboot.train.device import autocast
+from synboot.train.device import autocast, tokens_at_once
 from synboot.train.dropout import Dropout
 from synboot.train.gradients import Gradients
 from synboot.train.loss import mean_loss
 from synboot.train.optim import OptimConfig, learning_rate, new_optimizer
 from synboot.train.replicas import Replicas, share_rows
-
-_VALIDATION_ROWS = 64
-"""That a GPU reads at once, to be busy with them."""
 
 
 class LoopConfig(OptimConfig):
@@ -77,7 +74,8 @@ def train(
     number, forward_rows = share_rows(model, device, config.batch_rows, micro_rows)
     validated_together = forward_rows
     if device.type == "cuda" and micro_rows is None:
-        validated_together = max(forward_rows, _VALIDATION_ROWS)
+        length = len(validation_rows.row(0)[0])
+        validated_together = max(forward_rows, tokens_at_once(model, device) // length)
     checkpoints, best = scratch / "checkpoints", scratch / "best.safetensors"
     state = load_checkpoint(checkpoints, model, optimizer, best) or TrainState()
     saved = time.monotonic()
