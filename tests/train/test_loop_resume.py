@@ -159,7 +159,7 @@ def test_a_loss_that_is_not_finite_stops_too(
         loss, targets = summed_loss(*arguments)
         return loss + math.inf, targets
 
-    monkeypatch.setattr("synboot.train.gradients.summed_loss", infinite)
+    monkeypatch.setattr("synboot.train.loop.summed_loss", infinite)
     with pytest.raises(SynbootError, match=f"step 1 of {STEPS}: .* not finite"):
         run(tmp_path)
     assert files(tmp_path) == {}

@@ -25,12 +25,12 @@ from synboot.train.checkpoint import (
     write_tensors,
 )
 from synboot.train.compiled import compiled_blocks
-from synboot.train.device import autocast, tokens_at_once
+from synboot.train.device import autocast
 from synboot.train.dropout import Dropout
-from synboot.train.gradients import Gradients
-from synboot.train.loss import mean_loss
+from synboot.train.loss import PlacedBatch, mean_loss, rows_at_once, summed_loss
 from synboot.train.optim import OptimConfig, learning_rate, new_optimizer
 from synboot.train.replicas import Replicas, share_rows
+from synboot.train.step_graph import StepGraph
 
 
 class LoopConfig(OptimConfig):
@@ -72,10 +72,7 @@ def train(
     optimizer = new_optimizer(model, config)
     cast = autocast(device, precision)
     number, forward_rows = share_rows(model, device, config.batch_rows, micro_rows)
-    validated_together = forward_rows
-    if device.type == "cuda" and micro_rows is None:
-        length = len(validation_rows.row(0)[0])
-        validated_together = max(forward_rows, tokens_at_once(model, device) // length)
+    validated_rows = micro_rows or rows_at_once(model, validation_rows, forward_rows, device)
     checkpoints, best = scratch / "checkpoints", scratch / "best.safetensors"
     state = load_checkpoint(checkpoints, model, optimizer, best) or TrainState()
     saved = time.monotonic()
@@ -87,11 +84,7 @@ def train(
         on_leaving.callback(optimizer.zero_grad)
         on_leaving.callback(model.eval)
         dropout = {replica: Dropout(replica, config.dropout) for replica in replicas.models}
-        compiled = compiled_shape is not None
-        gradients = {
-            replica: Gradients(replica, device, cast, compiled=compiled)
-            for replica in replicas.models
-        }
+        graphs = {m: StepGraph(m, device, captures=not compiled_shape) for m in replicas.models}
         for masks in dropout.values():
             on_leaving.callback(masks.remove)
         if compiled_shape is not None:
@@ -99,20 +92,23 @@ def train(
             on_leaving.enter_context(compiled_blocks(replicas.models, compiled_shape, kind))
         batches = ReadAhead(Batches(rows, config.batch_rows), forward_rows)
         on_leaving.callback(batches.close)
-        num_steps = batches.num_steps
-        validate_at = validation_steps(num_steps, config.num_validations)
+        validate_at = validation_steps(num_steps := batches.num_steps, config.num_validations)
         emit("training_from", step=state.step, num_steps=num_steps)
         while state.step < num_steps:
             micro_batches = batches.batch(state.step)
-            alone = len(micro_batches) == 1
             torch.manual_seed(seed_for(seed, "step", state.step))  # for models that draw themselves
 
-            def add_gradients(
-                replica: Any, batch: Batch, alone: bool = alone
-            ) -> tuple[torch.Tensor, int]:
+            def add_gradients(replica: Any, batch: Batch) -> tuple[torch.Tensor, int]:
                 replica.train()
                 dropout[replica].draw(seed, state.step, batch.rows)
-                return gradients[replica].add(batch, alone=alone)
+
+                def work(batch: Batch | PlacedBatch) -> tuple[torch.Tensor, int]:
+                    with cast():
+                        loss_sum, targets = summed_loss(replica, batch, device)
+                    torch.autograd.backward(loss_sum / batch.global_targets)
+                    return loss_sum.detach(), targets
+
+                return graphs[replica].run(work, batch)
 
             losses, targets = zip(*replicas.run(add_gradients, micro_batches), strict=True)
             replicas.sum_gradients()
@@ -129,21 +125,14 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             state.step += 1
 
-            note = ""
             if state.step in validate_at:
-                validation = mean_loss(
-                    replicas, validation_rows, validated_together, device, precision
-                )
+                validation = mean_loss(replicas, validation_rows, validated_rows, device, precision)
                 if not math.isfinite(validation):
                     raise NotFinite(_not_finite(state.step, num_steps, "validation loss"))
                 _log(state, validation)
                 emit("validation", **state.history[-1])
-                if state.best_loss is None or validation < state.best_loss:
-                    state.best_loss, state.best_step = validation, state.step
-                    _save_best(model, best)
-            if state.history:
-                note = f"validation loss {state.history[-1]['validation_loss']:.3f}"
-            progress(state.step, num_steps, note)
+                _keep_if_best(state, validation, model, best)
+            progress(state.step, num_steps, _note(state))
             ended = state.step == num_steps
             stopping = not ended and should_stop()
             if ended or stopping or time.monotonic() - saved >= checkpoint_seconds:
@@ -173,7 +162,16 @@ def _log(state: TrainState, validation_loss: float) -> None:
     state.loss_sum, state.loss_targets = 0.0, 0
 
 
-def _save_best(model: torch.nn.Module, path: Path) -> None:
+def _note(state: TrainState) -> str:
+    return f"validation loss {state.history[-1]['validation_loss']:.3f}" if state.history else ""
+
+
+def _keep_if_best(
+    state: TrainState, validation_loss: float, model: torch.nn.Module, path: Path
+) -> None:
+    if state.best_loss is not None and validation_loss >= state.best_loss:
+        return
+    state.best_loss, state.best_step = validation_loss, state.step
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     write_tensors(temporary, weights_of(model))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from synboot.data.batches import IGNORED, Batch, Batches, Rows
-from synboot.train.device import autocast
+from synboot.train.device import autocast, tokens_at_once
 from synboot.train.replicas import Replicas
 
 _CHUNK_ROWS = 512
@@ -31,37 +32,54 @@ _BATCHES_AT_ONCE = 16
 _PLAIN_HEADS: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 
 
-def summed_loss(model: Any, batch: Batch, device: torch.device) -> tuple[torch.Tensor, int]:
-    """(summed cross-entropy in nats, positions with loss) of a batch."""
+@dataclass
+class PlacedBatch:
+    """A batch where the model is. `inputs` are those of its forward pass, `targets` int64 those at
+    `places`, numbers of its flattened positions, which are all if that is None."""
+
+    inputs: dict[str, torch.Tensor]
+    targets: torch.Tensor
+    places: torch.Tensor | None
+    global_targets: int | torch.Tensor
+
+
+def summed_loss(
+    model: Any, batch: Batch | PlacedBatch, device: torch.device
+) -> tuple[torch.Tensor, int]:
+    """(summed cross-entropy in nats, positions with loss) of a batch. Of one that is on the device
+    already, the device is not waited for."""
+    placed = batch if isinstance(batch, PlacedBatch) else _placed(batch, device)
+
+    def chosen(flat: torch.Tensor) -> torch.Tensor:
+        return flat if placed.places is None else flat[placed.places]
+
+    if not has_plain_head(model):
+        logits = model(**placed.inputs, use_cache=False).logits  # [rows, length, vocab]
+        loss = functional.cross_entropy(
+            chosen(logits.flatten(0, 1)).float(), placed.targets, reduction="sum"
+        )
+        return loss, len(placed.targets)
+    hidden = model.base_model(**placed.inputs, use_cache=False)[0]  # [rows, length, width]
+    head = model.get_output_embeddings()
+    loss = head_loss(chosen(hidden.flatten(0, 1)), head.weight, head.bias, placed.targets)
+    return loss, len(placed.targets)
+
+
+def _placed(batch: Batch, device: torch.device) -> PlacedBatch:
     targets = torch.from_numpy(batch.targets)
     places = (targets.flatten() != IGNORED).nonzero().flatten().to(device)
-    chosen = targets.flatten().to(device)[places]
     inputs = {"input_ids": torch.from_numpy(batch.inputs).to(device)}
     if batch.positions is not None:
         inputs["position_ids"] = torch.from_numpy(batch.positions).to(device)
-    return loss_at(model, inputs, chosen, places), len(places)
+    chosen = targets.flatten().to(device)[places]
+    return PlacedBatch(inputs, chosen, places, batch.global_targets)
 
 
-def loss_at(
-    model: Any,
-    inputs: dict[str, torch.Tensor],
-    targets: torch.Tensor,
-    places: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Summed cross-entropy in nats of `targets` at `places` of the flattened positions of `inputs`,
-    by default at all of them. Waits for no device."""
-
-    def chosen(flat: torch.Tensor) -> torch.Tensor:
-        return flat if places is None else flat[places]
-
-    if not has_plain_head(model):
-        logits = model(**inputs, use_cache=False).logits  # [rows, length, vocab]
-        return functional.cross_entropy(
-            chosen(logits.flatten(0, 1)).float(), targets, reduction="sum"
-        )
-    hidden = model.base_model(**inputs, use_cache=False)[0]  # [rows, length, width]
-    head = model.get_output_embeddings()
-    return head_loss(chosen(hidden.flatten(0, 1)), head.weight, head.bias, targets)
+def rows_at_once(model: Any, rows: Rows, batch_rows: int, device: torch.device) -> int:
+    """How many of `rows` a validation reads at once: `batch_rows`, on a GPU more of them."""
+    if device.type != "cuda":
+        return batch_rows
+    return max(batch_rows, tokens_at_once(model, device) // len(rows.row(0)[0]))
 
 
 def mean_loss(

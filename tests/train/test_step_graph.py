@@ -1,4 +1,4 @@
-"""Gradients of a step: by a graph that is replayed the same as asked for in pieces."""
+"""A step's gradients: by a graph that is replayed the same as asked for in pieces."""
 
 from __future__ import annotations
 
@@ -12,18 +12,39 @@ import numpy as np
 import pytest
 import torch
 
-from synboot.data.batches import IGNORED, Batches
+from synboot.data.batches import IGNORED, Batch, Batches
 from synboot.model.replay import Replay
 from synboot.train.checkpoint import weights_of
 from synboot.train.device import autocast
 from synboot.train.dropout import Dropout
-from synboot.train.gradients import Gradients
+from synboot.train.loss import PlacedBatch, summed_loss
+from synboot.train.step_graph import StepGraph
 
 sys.path.append(str(Path(__file__).parent))
 
 from small_training import CONTEXT, CPU, VOCAB_SIZE, ListedRows, assert_same, config, model, run
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+class Gradients:
+    """Of steps without an optimizer."""
+
+    def __init__(
+        self, trained: Any, device: torch.device, precision: str = "float32", **options: bool
+    ) -> None:
+        self._model, self._device = trained, device
+        self._cast = autocast(device, precision)
+        self._graph = StepGraph(trained, device, **options)
+
+    def add(self, batch: Batch) -> tuple[torch.Tensor, int]:
+        return self._graph.run(self._work, batch)
+
+    def _work(self, batch: Batch | PlacedBatch) -> tuple[torch.Tensor, int]:
+        with self._cast():
+            loss, targets = summed_loss(self._model, batch, self._device)
+        torch.autograd.backward(loss / batch.global_targets)
+        return loss.detach(), targets
 
 
 def whole_rows(number: int) -> ListedRows:
@@ -76,36 +97,38 @@ def test_what_has_another_shape_or_masked_targets_is_asked_for_in_pieces(
     replays: list[str],
 ) -> None:
     trained = model()
-    gradients = Gradients(trained, CPU, nullcontext)
+    gradients = Gradients(trained, CPU)
     masked = ListedRows([([1, 2, 3], [2, 3, IGNORED])] * 4)
     for rows in (whole_rows(4), whole_rows(3), masked, whole_rows(4), whole_rows(4)):
         [batch] = Batches(rows, 4).batch(0)
         trained.zero_grad(set_to_none=True)
-        loss, targets = gradients.add(batch, alone=True)
+        loss, targets = gradients.add(batch)
         found = [p.grad.clone() for p in trained.parameters()]
         trained.zero_grad(set_to_none=True)
-        alone, number = Gradients(trained, CPU, nullcontext).add(batch, alone=False)
+        alone, number = Gradients(trained, CPU, captures=False).add(batch)
         assert targets == number == (batch.targets != IGNORED).sum()
         assert torch.equal(loss, alone)
         assert all(torch.equal(a, p.grad) for a, p in zip(found, trained.parameters(), strict=True))
     assert len(replays) == 2
 
 
-def test_compiled_code_is_not_captured(replays: list[str]) -> None:
-    gradients = Gradients(model(), CPU, nullcontext, compiled=True)
-    for _ in range(3):
-        gradients.add(Batches(whole_rows(4), 4).batch(0)[0], alone=True)
+def test_compiled_code_is_not_captured(
+    tmp_path: Path, replays: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("synboot.train.loop.compiled_blocks", lambda *_: nullcontext())
+    torch.set_num_threads(1)
+    run(tmp_path, rows=whole_rows(20), compiled_length=CONTEXT)
     assert not replays
 
 
 def test_batches_of_one_step_add_up(replays: list[str]) -> None:
     trained, [whole] = model(), Batches(whole_rows(4), 4).batch(0)
-    gradients = Gradients(trained, CPU, nullcontext)
-    gradients.add(whole, alone=False)
+    gradients = Gradients(trained, CPU)
+    gradients.add(whole)
     expected = [p.grad.clone() for p in trained.parameters()]
     trained.zero_grad(set_to_none=True)
     for part in Batches(whole_rows(4), 4).batch(0, micro_rows=2):
-        gradients.add(part, alone=False)
+        gradients.add(part)
     for parameter, gradient in zip(trained.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
     assert not replays
@@ -117,16 +140,17 @@ def test_batches_of_one_step_add_up(replays: list[str]) -> None:
 def test_a_gpu_replays_what_it_was_asked_for_in_pieces(precision: str) -> None:
     """Gradients of batch after batch, with weights that change in between."""
     device, trained = torch.device("cuda"), model().to("cuda")
-    replayed, asked = (Gradients(trained, device, autocast(device, precision)) for _ in range(2))
+    replayed = Gradients(trained, device, precision)
+    asked = Gradients(trained, device, precision, captures=False)
     masks, batches = Dropout(trained, 0.2), Batches(whole_rows(24), 4)
     trained.train()
     for step in range(6):
         [batch] = batches.batch(step)
         masks.draw(3, step, batch.rows)
-        expected, _ = asked.add(batch, alone=False)
+        expected, _ = asked.add(batch)
         gradients = [p.grad.clone() for p in trained.parameters()]
         trained.zero_grad(set_to_none=True)
-        found, _ = replayed.add(batch, alone=True)
+        found, _ = replayed.add(batch)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
         for parameter, gradient in zip(trained.parameters(), gradients, strict=True):
             off = (parameter.grad - gradient).norm() / gradient.norm()
