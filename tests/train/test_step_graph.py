@@ -81,7 +81,7 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_training_is_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, dropout: float
+    tmp_path: Path, request: pytest.FixtureRequest, dropout: float
 ) -> None:
     """Nine steps of 4 rows, and a last one of 2, which has a shape of its own."""
     rows, loop = whole_rows(38), config(dropout=dropout)
