@@ -93,6 +93,16 @@ def test_more_text_that_did_worse_is_pooled_with_its_neighbour() -> None:
     assert found.value == pytest.approx(4 * math.sqrt(2))
 
 
+def test_an_arm_behind_repetition_is_below_it_though_twice_the_text_did_worse() -> None:
+    """On the pooled curve, 5.1 to twice the text and 4.1 at four times, 5.05 lies beyond twice."""
+    behind = efficiency([5.0, 5.2, 4.1, 4.0], 5.05)
+    assert (behind.value, behind.beyond) == (None, "below")
+    assert isinstance(behind.both, Multiples)
+    assert behind.both.low is None
+    ahead = efficiency([5.0, 5.2, 4.1, 4.0], 4.6)
+    assert ahead.value == pytest.approx(2 * math.sqrt(2))
+
+
 def test_intervals_hold_the_value_and_one_seed_has_none_over_seeds() -> None:
     found = efficiency([5.0, 4.5, 4.1, 4.0], 4.3, noise=1.0, seeds=3)
     assert found.value is not None

@@ -41,9 +41,10 @@ def data_efficiency(losses: Losses, arm: str, runs: Mapping[str, float]) -> Effi
 
     Between neighbouring runs the loss is a line in the logarithm of the unique tokens, and nothing
     is said beyond the first and the last. Runs in which more text did worse are pooled with their
-    neighbours (isotonic regression): each counts as their mean. Each interval has the multiples at
-    which the interval of (repetition at the multiple - arm) holds zero, on this same curve, so that
-    it holds the value. Raises ValueError for fewer than two runs, and for two of one multiple.
+    neighbours (isotonic regression): each counts as their mean. An arm that is behind the first run
+    is below it, whatever that run is pooled with. Each interval has the multiples at which the
+    interval of (repetition at the multiple - arm) holds zero, on this same curve, so that it holds
+    the value. Raises ValueError for fewer than two runs, and for two of one multiple.
     """
     names = sorted(runs, key=lambda name: runs[name])
     knots = [math.log(runs[name]) for name in names]
@@ -52,6 +53,8 @@ def data_efficiency(losses: Losses, arm: str, runs: Mapping[str, float]) -> Effi
     pools = _falling([losses.loss(name) for name in names])
     levels = [dict.fromkeys(names[a:b], 1 / (b - a)) for a, b in pools]
     value, beyond = _place([losses.value(level) for level in levels], knots, losses.loss(arm))
+    if losses.loss(arm) > losses.loss(names[0]):  # which pooling may have raised above the arm
+        value, beyond = None, "below"
     places = [
         a + (b - a) * step / _PLACES for a, b in pairwise(knots) for step in range(_PLACES)
     ] + knots[-1:]
@@ -70,6 +73,8 @@ def data_efficiency(losses: Losses, arm: str, runs: Mapping[str, float]) -> Effi
         if value is not None:  # which halving, or rounding on a level stretch, may miss by a bit
             low = None if low is None else min(low, value)
             high = None if high is None else max(high, value)
+        if beyond == "below":
+            low = None
         return Multiples(multiple(low), multiple(high))
 
     def multiple(place: float | None) -> float | None:
