@@ -140,17 +140,41 @@ def test_the_chosen_variant_is_the_lowest_on_validation_text() -> None:
         assert set(chosen.experiment.variants) <= {name, *alike}
 
 
-@pytest.mark.parametrize("name", ["cpu-larger-chosen", "gpu-small"])
-def test_sizes_that_are_not_searched_have_the_winners_of_cpu_small(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        ("cpu-larger-chosen", "cpu-larger-all"),
+        ("cpu-larger-controls", "cpu-larger-all"),
+        ("gpu-small", "gpu-small"),
+    ],
+)
+def test_sizes_that_are_not_searched_have_the_winners_of_cpu_small(name: str, recipe: str) -> None:
     small, own = recipe_of("frozen/cpu-small-all"), recipe_of(f"frozen/{name}")
-    planned = recipe_of(name.replace("-chosen", "-all"))
-    assert own.experiment.overrides == small.experiment.overrides
+    planned = recipe_of(recipe)
+    arms = set(plan_of(f"frozen/{name}").arms)
+    winners = {arm: one for arm, one in small.experiment.overrides.items() if arm in arms}
+    assert own.experiment.overrides == winners
+    assert own.experiment.seeds == small.experiment.seeds
     assert own.corpus.group_field == small.corpus.group_field == "label"
     assert (own.budget, own.model) == (planned.budget, planned.model)
     for section in ("pretrain", "tune"):
         for field in ("learning_rate", "weight_decay", "dropout"):
             assert getattr(getattr(own, section), field) == getattr(getattr(small, section), field)
     assert own.tune.passes == small.tune.passes
+
+
+def test_the_larger_size_is_read_with_the_arms_of_the_question() -> None:
+    everything, read = plan_of("frozen/cpu-larger-chosen"), plan_of("frozen/cpu-larger-controls")
+    question = PROTOCOL.partition("## Question")[2].partition("## ")[0]
+    for control in ("tuned repetition", "self-distillation", "random pairs", "same cost"):
+        assert control in question
+    assert read.arms == [
+        "repetition", "sbp", "oracle", "self_distillation", "random_pairs", "repetition_same_cost",
+    ]  # fmt: skip
+    shared = [of for of in read.pretrain if of[0] != "repetition_same_cost"]
+    assert len(shared) == 5 * 3
+    for of in shared:
+        assert read.pretrain[of].id == everything.pretrain[of].id
 
 
 def test_what_cpu_small_made_is_a_part_of_it() -> None:

@@ -20,7 +20,7 @@ flock 9  # several may be called at once
 printf '%s\\0' "$@" >> "$CALLS"
 printf '\\1' >> "$CALLS"
 """
-CHOSEN = ("cpu-small-chosen", "cpu-smaller-chosen", "cpu-larger-chosen")
+CHOSEN = ("cpu-small-chosen", "cpu-smaller-chosen", "cpu-larger-controls")
 SEARCH = "docs/experiment/cpu-small-all.search.json"
 
 
