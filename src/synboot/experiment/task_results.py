@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from synboot.core.intervals import proportion_interval
 from synboot.data.ngrams import WINDOW_WORDS
@@ -40,21 +41,29 @@ def task_results(
         overlaps[task] = _overlap(contamination.counts["tasks"][task])
         overlaps[task]["accuracy"] = {
             "all": _accuracies(tasks[task]),
-            "without_contaminated": None
-            if found[task].all()
-            else _accuracies(
-                compare_arms(
-                    {
-                        arm: {number: own.chosen(~found[task]) for number, own in of_arm.items()}
-                        for arm, of_arm in scores.items()
-                    },
-                    **resampling,
-                )
-            ),
+            "without_contaminated": _without(found[task], scores, tasks[task], resampling),
         }
         overlaps[task]["contaminated_in_any"] = int(np.count_nonzero(found[task]))
     windows = {"words": WINDOW_WORDS, "min_words": MIN_WORDS}
     return {"tasks": tasks, "contamination": {**windows, "tasks": overlaps}}
+
+
+def _without(
+    contaminated: npt.NDArray[np.bool_],
+    scores: Mapping[str, Mapping[int, TaskScores]],
+    compared: Mapping[str, Any],
+    resampling: Mapping[str, int],
+) -> dict[str, Any] | None:
+    """Accuracies of the items that are left, `compared` those of all; None where none is left."""
+    if contaminated.all():
+        return None
+    if not contaminated.any():
+        return _accuracies(compared)
+    kept = {
+        arm: {number: own.chosen(~contaminated) for number, own in of_arm.items()}
+        for arm, of_arm in scores.items()
+    }
+    return _accuracies(compare_arms(kept, **resampling))
 
 
 def _overlap(counts: Mapping[str, Any]) -> dict[str, Any]:

@@ -162,6 +162,8 @@ def _row(
 def read_task_scores(file: Path) -> dict[str, TaskScores]:
     """What a TasksStage found, by task."""
     rows: dict[str, list[dict[str, Any]]] = {}
-    for row in pq.read_table(file).to_pylist():
+    unread = ("num_tokens", "num_characters")
+    columns = [name for name in _SCORES.names if name not in unread]
+    for row in pq.read_table(file, columns=columns).to_pylist():
         rows.setdefault(row["task"], []).append(row)
     return {task: TaskScores.of_rows(own) for task, own in rows.items()}
