@@ -24,12 +24,13 @@ from benchmarks.models import END, Size
 from benchmarks.neighbour_peers import K
 from benchmarks.training import RandomRows, bare_step
 from synboot.experiment.stages.process import ranges
-from synboot.model.architecture import shape_of
 from synboot.model.flops import cost_of_shape, training_flops
+from synboot.model.settings import shape_of
 from synboot.pairs.neighbours.device import DeviceIndex
 from synboot.synth.engine_slots import SlotEngine
 from synboot.train.device import autocast, resolve_precision
-from synboot.train.loop import LoopConfig, train
+from synboot.train.loop import train
+from synboot.train.settings import LoopConfig
 
 CONTEXT = 1024
 PRESETS = {"5m": (2048, 128), "20m": (8192, 64), "100m": (16_384, 32)}

@@ -39,8 +39,9 @@ from benchmarks.harness import Result, Setting, Workers, compare, in_turns, note
 from benchmarks.models import END, SIZES, Size
 from synboot.data.tokenizer import train_tokenizer
 from synboot.model.architecture import save_model
-from synboot.synth.engine import Engine, Request, SamplingConfig
+from synboot.synth.engine import Engine, Request
 from synboot.synth.engines import engine_for, resolve_engine
+from synboot.synth.settings import SamplingConfig
 
 PROMPT, LONGEST, SHORTEST, CONTEXT, SLOTS = 200, 200, 20, 512, 64
 REQUESTS = 4 * SLOTS

@@ -26,7 +26,8 @@ from torch.nn import functional
 
 from benchmarks.harness import Result, Setting, compare, in_turns, pin
 from benchmarks.models import SIZES, Size
-from synboot.train.loop import LoopConfig, train
+from synboot.train.loop import train
+from synboot.train.settings import LoopConfig
 
 STEPS = 3  # of a round that count
 OURS, LIMIT = "ours", "GEMMs alone"

@@ -23,7 +23,8 @@ from benchmarks.training import bare_step
 from synboot.data.batches import Batches
 from synboot.data.tokens import TokenStore, write_token_store
 from synboot.synth.template import PairRows
-from synboot.train.loop import LoopConfig, train
+from synboot.train.loop import train
+from synboot.train.settings import LoopConfig
 
 STEPS = 8  # of a round that count
 PAIRS = 2000

@@ -14,9 +14,11 @@ from synboot.core.rng import rng
 from synboot.data.batches import Rows
 from synboot.data.mixture import Mixture, Source
 from synboot.data.tokens import TokenStore, write_token_store
-from synboot.model.architecture import Shape, load_model, new_model, save_model
+from synboot.model.architecture import load_model, new_model, save_model
+from synboot.model.settings import Shape
 from synboot.synth.template import PairRows
-from synboot.train.loop import LoopConfig, train
+from synboot.train.loop import train
+from synboot.train.settings import LoopConfig
 from synboot.worlds.concept import END, ConceptConfig, ConceptWorld
 
 Pair = tuple[int, int]

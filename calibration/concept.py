@@ -47,11 +47,13 @@ from calibration._concept_learning import KINDS, PAIRS, RANDOM, Size, pretrain, 
 from synboot.core.rng import rng
 from synboot.data.batches import IGNORED
 from synboot.experiment.stages.process import own_threads, set_threads
-from synboot.model.architecture import Shape, load_model
-from synboot.synth.engine import Request, SamplingConfig
+from synboot.model.architecture import load_model
+from synboot.model.settings import Shape
+from synboot.synth.engine import Request
 from synboot.synth.engines import engine_for, resolve_engine
+from synboot.synth.settings import SamplingConfig
 from synboot.synth.template import pair_row, prompt
-from synboot.train.loop import LoopConfig
+from synboot.train.settings import LoopConfig
 from synboot.worlds.concept import END, ConceptConfig, ConceptWorld
 
 _SCORED_ROWS = 256  # in one forward pass

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+
+sys.path.append(str(Path(__file__).parent))
+
+from program import Program
 
 ROOT = Path(__file__).parents[1]
 SLOWEST = (
@@ -129,29 +132,20 @@ def small_recipe(small_corpus: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished_run(small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_run(synboot, small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs directory of the small recipe (`small.yaml` in it), run once without a stop."""
     runs = tmp_path_factory.mktemp("finished") / "runs"
     recipe = runs / "small.yaml"
     runs.mkdir()
     recipe.write_text(yaml.safe_dump(small_recipe_values(small_corpus)), encoding="utf-8")
-    outcome = synboot_command("run", str(recipe), "--runs", str(runs))
+    outcome = synboot("run", str(recipe), "--runs", str(runs))
     assert outcome.returncode == 0, outcome.stderr
     return runs
 
 
-def synboot_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the program in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "synboot.cli", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
 @pytest.fixture(scope="session")
-def synboot() -> Callable[..., subprocess.CompletedProcess[str]]:
+def synboot() -> Iterator[Program]:
     """The program: `synboot("run", path, ...)`."""
-    return synboot_command
+    program = Program()
+    yield program
+    program.close()

@@ -174,12 +174,8 @@ def test_signals_end_after_a_checkpoint(
 def test_changed_numerics_in_mid_stage_refuse(small_recipe: Path, tmp_path: Path, synboot) -> None:
     """A stage begun with one number of threads does not go on with another."""
     runs = tmp_path / "runs"
-    killer = Path(__file__).parent / "faults" / "kill_at.py"
     command = ["run", str(small_recipe), "--runs", str(runs)]
-    subprocess.run(
-        [sys.executable, str(killer), "checkpoint", "pretrain", "1", "2", *command],
-        capture_output=True, check=False, timeout=120,
-    )  # fmt: skip
+    synboot(*command, kill=("checkpoint", "pretrain", 1, 2))
     outcome = synboot(*command, "--set", "runtime.threads=2")
     assert outcome.returncode == 2
     assert "threads was 1 and is now 2" in outcome.stderr

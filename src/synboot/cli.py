@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,6 +32,9 @@ from synboot.verbs.options import (
     parse_tokens,
 )
 from synboot.verbs.quality_options import quality
+
+if TYPE_CHECKING:
+    from synboot.experiment.recipe import Recipe
 
 app = typer.Typer(
     help="Synthetic bootstrapped pretraining: a new corpus from how your documents relate.",
@@ -76,9 +79,9 @@ def _main(
 @app.command()
 def demo(runs: RunsOption = Path("runs"), json_output: JsonOption = False) -> None:
     """Run the whole of SBP, three arms, on the documentation that Python itself carries."""
-    from synboot.verbs.recipes import packaged_recipe
+    from synboot.core.config import packaged_recipe
 
-    _run(packaged_recipe("demo"), runs, [], json_output=json_output)
+    _run(packaged_recipe("demo"), runs, None, json_output=json_output)
 
 
 @app.command()
@@ -93,7 +96,7 @@ def run(
     json_output: JsonOption = False,
 ) -> None:
     """Run a recipe; what is done is not done again."""
-    _run(recipe, runs, settings or [], until, stop_after, share, dry_run, json_output)
+    _run(recipe, runs, settings, until, stop_after, share, dry_run, json_output)
 
 
 @app.command()
@@ -104,7 +107,7 @@ def status(
     json_output: JsonOption = False,
 ) -> None:
     """Show which stages of a recipe are done and how far the others are."""
-    _run(recipe, runs, settings or [], dry_run=True, json_output=json_output)
+    _run(recipe, runs, settings, dry_run=True, json_output=json_output)
 
 
 @app.command()
@@ -116,9 +119,10 @@ def plan(
     json_output: JsonOption = False,
 ) -> None:
     """Say what a recipe will cost before it starts: tokens, FLOPs, hours, disk, memory."""
-    from synboot.verbs.recipes import plan_recipe
+    loaded = _loaded(recipe, settings)
+    from synboot.verbs.recipes import show_plan_of
 
-    print(plan_recipe(recipe, runs, settings or [], measure=measure, as_json=json_output))
+    print(show_plan_of(loaded, runs, measure=measure, as_json=json_output))
 
 
 @app.command()
@@ -132,12 +136,15 @@ def search(
     json_output: JsonOption = False,
 ) -> None:
     """Tune every arm of a recipe alike, on validation text; write it with the winners, frozen."""
-    from synboot.verbs.recipes import describe_search_of, search_recipe_at
+    loaded = _loaded(recipe, settings)
+    from synboot.core.config import read_recipe
+    from synboot.verbs.recipes import search_and_show, show_trials_of
 
     if dry_run:
-        print(describe_search_of(recipe, runs, settings or [], as_json=json_output))
+        print(show_trials_of(loaded, runs, as_json=json_output))
         return
-    print(search_recipe_at(recipe, runs, settings or [], stop_after, share, as_json=json_output))
+    written = read_recipe(recipe)
+    print(search_and_show(loaded, written, runs, stop_after, share, as_json=json_output))
 
 
 def _verb(
@@ -365,19 +372,27 @@ def report(
 def _run(
     recipe_path: Path,
     runs: Path,
-    settings: list[str],
+    settings: list[str] | None,
     until: str | None = None,
     stop_after: float | None = None,
     share: bool = False,
     dry_run: bool = False,
     json_output: bool = False,
 ) -> None:
-    from synboot.verbs.recipes import describe_run_of, run_recipe_at
+    recipe = _loaded(recipe_path, settings)
+    from synboot.verbs.recipes import run_and_show, show_stages_of
 
     if dry_run:
-        print(describe_run_of(recipe_path, runs, settings, until, as_json=json_output))
+        print(show_stages_of(recipe, runs, until, as_json=json_output))
         return
-    print(run_recipe_at(recipe_path, runs, settings, until, stop_after, share, as_json=json_output))
+    print(run_and_show(recipe, runs, until, stop_after, share, as_json=json_output))
+
+
+def _loaded(path: Path, settings: list[str] | None) -> Recipe:
+    """The recipe, before torch is imported: what is wrong with it is said at once."""
+    from synboot.experiment.recipe import load_recipe
+
+    return load_recipe(path, settings or [])
 
 
 def main() -> None:

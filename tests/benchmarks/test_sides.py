@@ -22,7 +22,7 @@ from benchmarks.texts import topics
 from benchmarks import cuda, embedding, generation, near_duplicates, neighbours, training, tuning
 from synboot.data.batches import Batches
 from synboot.data.ngrams import reference_windows
-from synboot.model.architecture import Shape, num_parameters
+from synboot.model.settings import Shape, num_parameters
 from synboot.pairs.encoders.lsa import LsaEncoder
 from synboot.pairs.neighbours.exact import ExactIndex
 

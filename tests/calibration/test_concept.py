@@ -29,10 +29,11 @@ from calibration.concept import (
 )
 
 from synboot.data.tokens import TokenStore, write_token_store
-from synboot.model.architecture import Shape, new_model
+from synboot.model.architecture import new_model
+from synboot.model.settings import Shape
 from synboot.synth.template import PairRows
-from synboot.train.loop import LoopConfig
 from synboot.train.loss import mean_loss
+from synboot.train.settings import LoopConfig
 from synboot.worlds.concept import END, ConceptConfig, ConceptWorld
 
 

@@ -14,7 +14,8 @@ from synboot.core.judgement import Judgement
 from synboot.data.tokenizer import TextTokenizer, train_tokenizer
 from synboot.eval.judge import PROMPTS, Answer, ModelJudge, fill, parse_answer
 from synboot.eval.quality.judged import judge_sides, judged_figures
-from synboot.model.architecture import Shape, load_model, new_model, save_model
+from synboot.model.architecture import load_model, new_model, save_model
+from synboot.model.settings import Shape
 
 torch.set_num_threads(1)
 

@@ -14,7 +14,8 @@ from synboot.core.storage import canonical_json
 from synboot.data.tokenizer import train_tokenizer
 from synboot.eval.endpoint import Endpoint, EndpointJudge
 from synboot.eval.judge import PROMPTS, ModelJudge
-from synboot.model.architecture import Shape, new_model, save_model
+from synboot.model.architecture import new_model, save_model
+from synboot.model.settings import Shape
 
 sys.path.append(str(Path(__file__).parent))
 

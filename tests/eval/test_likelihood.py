@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from synboot.core.rng import rng
 from synboot.eval.likelihood import Likelihoods, score_documents, windows_of
-from synboot.model.architecture import Shape, new_model
+from synboot.model.architecture import new_model
+from synboot.model.settings import Shape
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))
 

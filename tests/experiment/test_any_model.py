@@ -19,13 +19,14 @@ from synboot.data.tokenizer import TextTokenizer
 from synboot.data.tokens import TokenStore, write_token_store
 from synboot.eval.likelihood import score_documents
 from synboot.model.architecture import context_of, load_model, model_digest, save_model
-from synboot.synth.engine import SamplingConfig
 from synboot.synth.engines import engine_for
 from synboot.synth.filters import CorpusWindows, TextFilterConfig
 from synboot.synth.generate import SeedDocument, draw
 from synboot.synth.order import DrawOrder
+from synboot.synth.settings import SamplingConfig
 from synboot.synth.template import PairRows
-from synboot.train.loop import LoopConfig, train
+from synboot.train.loop import train
+from synboot.train.settings import LoopConfig
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))
 

@@ -15,7 +15,7 @@ from synboot.experiment.costs.outlook import outlook
 from synboot.experiment.plan import Plan, make_plan, planned_cost
 from synboot.experiment.recipe import load_recipe
 from synboot.experiment.search.trials import Trials
-from synboot.model.architecture import num_parameters, shape_of
+from synboot.model.settings import num_parameters, shape_of
 
 ROOT = Path(__file__).parents[2]
 NOWHERE = Path("nowhere")

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from synboot.model.architecture import shape_of
 from synboot.model.flops import cost_of_shape, training_flops
+from synboot.model.settings import shape_of
 
 SETTINGS = {
     "arms": ["repetition", "sbp", "oracle", "self_distillation", "random_pairs"],

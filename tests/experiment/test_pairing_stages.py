@@ -15,7 +15,8 @@ from synboot.core.events import EventLog, QuietDisplay
 from synboot.core.rng import rng
 from synboot.experiment.recipe import PairsConfig
 from synboot.experiment.stages.pairing import EmbedStage, NeighboursStage
-from synboot.pairs.encoders.encoder import Encoder, encoder_settings, load_encoder
+from synboot.pairs.encoders.encoder import Encoder, load_encoder
+from synboot.pairs.encoders.settings import encoder_settings
 from synboot.pairs.neighbours.index import ReferenceIndex
 from synboot.pipeline.runner import Runner
 from synboot.pipeline.stage import Artifact

@@ -17,7 +17,7 @@ from synboot.experiment.recipe import Recipe, load_recipe
 from synboot.experiment.run import run_recipe
 from synboot.experiment.search.frozen import frozen_recipe
 from synboot.experiment.stages.process import own_threads
-from synboot.model.architecture import num_parameters, shape_of
+from synboot.model.settings import num_parameters, shape_of
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENT = ROOT / "docs" / "experiment"

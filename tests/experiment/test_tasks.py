@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,6 @@ from synboot.model.architecture import load_model
 from synboot.pipeline.stage import Artifact, Context
 from synboot.verbs.answering import _named
 
-KILLER = Path(__file__).parents[1] / "faults" / "kill_at.py"
 WORDS = [f"word{n}" for n in range(13)]
 
 
@@ -234,11 +231,8 @@ def test_a_killed_evaluation_goes_on_to_the_same_bytes(
             shutil.rmtree(made.path, label)
     command = ["run", str(runs / "tasks.yaml"), "--runs", str(runs)]
     for kill in (("part_done", "tasks", 2, 2), ("part_done", "contamination", 1, 3)):
-        killed = subprocess.run(
-            [sys.executable, str(KILLER), *map(str, kill), *command],
-            capture_output=True, timeout=300, check=False,
-        )  # fmt: skip
-        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+        killed = synboot(*command, kill=kill)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
     outcome = synboot(*command)
     assert outcome.returncode == 0, outcome.stderr
     assert (runs / "tasks" / "result.json").read_bytes() == result

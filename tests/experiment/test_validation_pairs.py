@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +36,6 @@ from synboot.train.loss import mean_loss
 
 ON_TEXT = "tune.validate_on=validation_text"
 ROOT = Path(__file__).parents[2]
-KILLER = ROOT / "tests" / "faults" / "kill_at.py"
 CONTENT = "0" * 64
 
 
@@ -287,7 +284,9 @@ def _unique_ids(of: dict[str, Artifact]) -> list[str]:
 
 
 @pytest.mark.slow
-def test_killed_it_goes_on_to_the_same_end(finished_run: Path, tmp_path: Path) -> None:
+def test_killed_it_goes_on_to_the_same_end(
+    finished_run: Path, tmp_path: Path, synboot: Any
+) -> None:
     whole, runs = made(finished_run, plan_of(finished_run), "tune"), tmp_path / "runs"
     again = ("validation pairs", "tune")
     for label, artifact in whole.items():
@@ -296,13 +295,9 @@ def test_killed_it_goes_on_to_the_same_end(finished_run: Path, tmp_path: Path) -
             shutil.copytree(artifact.path, kept, copy_function=shutil.copy2)
     shutil.copy(finished_run / "small.yaml", runs)
     for kill in (("stage_start", "validation_pairs", 1, 1), ("checkpoint", "tune", 1, 2)):
-        command = [
-            *map(str, kill), "run", str(runs / "small.yaml"), "--runs", str(runs), "--set", ON_TEXT,
-        ]  # fmt: skip
-        killed = subprocess.run(
-            [sys.executable, str(KILLER), *command], capture_output=True, timeout=300, check=False
-        )
-        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+        command = ("run", str(runs / "small.yaml"), "--runs", str(runs), "--set", ON_TEXT)
+        killed = synboot(*command, kill=kill)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
     resumed = made(runs, plan_of(runs), "tune")
     for label in again:
         assert resumed[label].manifest["files"] == whole[label].manifest["files"]

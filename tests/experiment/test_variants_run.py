@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,7 +55,6 @@ def run(finished_run: Path, synboot: Any) -> tuple[dict[str, Any], dict[str, Pat
     return json.loads(outcome.stdout), directory, page
 
 
-KILLER = Path(__file__).parents[1] / "faults" / "kill_at.py"
 # (event, stage, which stage of that name in the order of the run, which such event)
 KILLS = [("part_done", "synthesize", 3, 2), ("checkpoint", "pretrain", 4, 5)]
 KILLED = ("sbp_first", "sbp_best", "sbp_mega", "real_context")
@@ -191,7 +189,7 @@ def test_variants_are_shown(run: Any) -> None:
 
 
 @pytest.mark.slow
-def test_killed_and_equal(run: Any, finished_run: Path, tmp_path: Path) -> None:
+def test_killed_and_equal(run: Any, finished_run: Path, tmp_path: Path, synboot: Any) -> None:
     """Draws of which the best is kept, and rows in another order, go on where they were."""
     _, directory, _ = run
     runs = tmp_path / "runs"
@@ -202,16 +200,10 @@ def test_killed_and_equal(run: Any, finished_run: Path, tmp_path: Path) -> None:
     (runs / "variants" / "events.jsonl").unlink()
     command = ["run", str(runs / "variants.yaml"), "--runs", str(runs)]
     for kill in KILLS:
-        killed = subprocess.run(
-            [sys.executable, str(KILLER), *map(str, kill), *command],
-            capture_output=True, timeout=300, check=False,
-        )  # fmt: skip
-        assert killed.returncode == -signal.SIGKILL, (kill, killed.stderr.decode())
-    last = subprocess.run(
-        [sys.executable, "-m", "synboot.cli", *command],
-        capture_output=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert last.returncode == 0, last.stderr.decode()
+        killed = synboot(*command, kill=kill)
+        assert killed.returncode == -signal.SIGKILL, (kill, killed.stderr)
+    last = synboot(*command)
+    assert last.returncode == 0, last.stderr
     for name in ("result.json", "report.html"):
         whole = (finished_run / "variants" / name).read_bytes()
         assert (runs / "variants" / name).read_bytes() == whole

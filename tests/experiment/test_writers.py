@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,6 @@ from synboot.pipeline.stage import Stage
 ROOT = Path(__file__).parents[2]
 CONTENT = "0" * 64
 NOWHERE = Path("nowhere")
-KILLER = ROOT / "tests" / "faults" / "kill_at.py"
 ALL = "experiment.arms=[repetition, sbp, oracle, self_distillation, random_pairs, real_context]"
 COST = "experiment.cost_inclusive=true"
 
@@ -181,11 +178,8 @@ def run(finished_run: Path, synboot: Any) -> dict[str, Any]:
     path.write_text(yaml.safe_dump(values, sort_keys=False))
     planned = outlook(load_recipe(path), finished_run, measure=False)
     command = ["run", str(path), "--runs", str(finished_run)]
-    killed = subprocess.run(
-        [sys.executable, str(KILLER), "stage_start", "pool", "1", "1", *command],
-        capture_output=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    killed = synboot(*command, kill=("stage_start", "pool", 1, 1))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     stages = json.loads((finished_run / "writers" / "stages.json").read_text())
     directory = {stage["label"]: finished_run / stage["directory"] for stage in stages}
     (directory["pool"] / "synthetic.parquet").write_bytes(b"half of i")  # as if the end came later

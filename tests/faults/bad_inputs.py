@@ -18,6 +18,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1]))
+
+from program import Program
+
 HERE = Path(__file__).parent
 NOTHING = "nothing new"
 RECIPE = {
@@ -214,7 +218,8 @@ CASES = [
 def small_model(directory: Path) -> None:
     """A model directory of a few kilobytes."""
     from synboot.data.tokenizer import train_tokenizer
-    from synboot.model.architecture import Shape, new_model, save_model
+    from synboot.model.architecture import new_model, save_model
+    from synboot.model.settings import Shape
 
     tokenizer = train_tokenizer([good(i)["text"] for i in range(12)], 300)
     shape = Shape(1, 16, 2, 1, 8, 32)
@@ -236,15 +241,18 @@ def prepare(case: Case, folder: Path) -> None:
             content(folder / name)
 
 
-def run(case: Case, folder: Path) -> subprocess.CompletedProcess[str]:
+def run(case: Case, folder: Path, program: Program) -> subprocess.CompletedProcess[str]:
     """Run the command of a case in `folder`."""
-    program = case.run_with or (sys.executable, "-m", "synboot.cli")
+    arguments = shlex.split(case.command)
+    if not case.run_with:
+        return program(*arguments, folder=folder)
+    command = case.run_with
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
-        program = program[2:] if program[: len(WITHOUT_PRIVILEGE)] == WITHOUT_PRIVILEGE else program
+        command = command[2:] if command[: len(WITHOUT_PRIVILEGE)] == WITHOUT_PRIVILEGE else command
     source = str(HERE.parents[1] / "src")
     paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.run(
-        [*program, *shlex.split(case.command)],
+        [*command, *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
@@ -263,11 +271,12 @@ def message(outcome: subprocess.CompletedProcess[str]) -> str:
 def page() -> str:
     """docs/bad-input.md."""
     rows = []
+    program = Program()
     for case in CASES:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             prepare(case, folder)
-            outcome = run(case, folder)
+            outcome = run(case, folder, program)
             said = message(outcome).replace("|", "\\|")
             rows.append(
                 f"| {case.what} | `synboot {case.command}` | `{said}` | {outcome.returncode} "
@@ -275,6 +284,7 @@ def page() -> str:
             )
             for path in folder.iterdir():
                 path.chmod(0o755 if path.is_dir() else 0o644)
+    program.close()
     return (
         "# Bad input\n\n"
         "What the program says of input that it cannot use: one line on stderr, exit code 2 (1 for "

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+sys.path.append(str(Path(__file__).parent))
+
+import bad_inputs
+
 ROOT = Path(__file__).parents[2]
 
 
-def _load():
-    spec = importlib.util.spec_from_file_location(
-        "bad_inputs", Path(__file__).parent / "bad_inputs.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["bad_inputs"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-bad_inputs = _load()
 ROWS = {
     row[0]: row
     for line in (ROOT / "docs" / "bad-input.md").read_text(encoding="utf-8").splitlines()
@@ -47,22 +38,18 @@ def test_page_has_every_case() -> None:
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple]:
-    """What each case came to: (process, files before, files after); two run at a time."""
-
-    folders = [tmp_path_factory.mktemp("case") for _ in bad_inputs.CASES]  # not safe in threads
-
-    def outcome(case, folder: Path) -> tuple:
+def outcomes(synboot, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple]:
+    """What each case came to: (process, files before, files after)."""
+    found = {}
+    for case in bad_inputs.CASES:
+        folder = tmp_path_factory.mktemp("case")
         bad_inputs.prepare(case, folder)
         before = snapshot(folder)
-        process = bad_inputs.run(case, folder)
+        process = bad_inputs.run(case, folder, synboot)
         for path in folder.iterdir():
             path.chmod(0o755 if path.is_dir() else 0o644)
-        return process, before, snapshot(folder)
-
-    with ThreadPoolExecutor(2) as threads:
-        found = threads.map(outcome, bad_inputs.CASES, folders)
-        return dict(zip((case.what for case in bad_inputs.CASES), found, strict=True))
+        found[case.what] = process, before, snapshot(folder)
+    return found
 
 
 @pytest.mark.parametrize("case", bad_inputs.CASES, ids=lambda case: case.what)

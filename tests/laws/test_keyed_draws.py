@@ -19,13 +19,15 @@ import pytest
 import torch
 
 from synboot.data.tokenizer import TextTokenizer, train_tokenizer
-from synboot.model.architecture import Shape, new_model
-from synboot.synth.engine import Engine, SamplingConfig
+from synboot.model.architecture import new_model
+from synboot.model.settings import Shape
+from synboot.synth.engine import Engine
 from synboot.synth.engine_native import NativeEngine
 from synboot.synth.engine_slots import SlotEngine
 from synboot.synth.filters import CorpusWindows, TextFilterConfig
 from synboot.synth.generate import Row, SeedDocument, draw
 from synboot.synth.order import DrawOrder
+from synboot.synth.settings import SamplingConfig
 
 torch.set_num_threads(1)
 CONTEXT = 32

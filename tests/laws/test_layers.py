@@ -64,6 +64,22 @@ def test_importing_synboot_loads_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+def test_a_recipe_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "wrong.yaml").write_text("model: {preset: none}\n")
+    code = (
+        "import sys\nfrom synboot.cli import main\n"
+        "try: main()\nfinally: print('torch' in sys.modules)"
+    )
+    for verb in ("run", "status", "plan", "search"):
+        command = [sys.executable, "-c", code, verb, "wrong.yaml"]
+        outcome = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert outcome.returncode == 2
+        assert "field corpus: Field required" in outcome.stderr
+        assert outcome.stdout == "False\n"
+
+
 def test_files_stay_small() -> None:
     long = {p.name: n for p in SOURCES if (n := len(p.read_text().splitlines())) > 420}
     assert not long

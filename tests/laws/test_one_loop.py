@@ -15,9 +15,11 @@ import synboot
 from synboot.data.batches import IGNORED, Rows
 from synboot.data.mixture import Mixture, Source
 from synboot.data.tokens import TokenStore, write_token_store
-from synboot.model.architecture import Shape, new_model
+from synboot.model.architecture import new_model
+from synboot.model.settings import Shape
 from synboot.synth.template import PairRows
-from synboot.train.loop import LoopConfig, train
+from synboot.train.loop import train
+from synboot.train.settings import LoopConfig
 
 ROOT = Path(synboot.__file__).parent
 SOURCES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in ROOT.rglob("*.py")}

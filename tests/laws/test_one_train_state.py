@@ -18,10 +18,12 @@ from safetensors.torch import load_file
 from synboot.data.batches import IGNORED, Batches
 from synboot.data.mixture import Mixture, Source
 from synboot.data.tokens import TokenStore, write_token_store
-from synboot.model.architecture import Shape, new_model
+from synboot.model.architecture import new_model
+from synboot.model.settings import Shape
 from synboot.train.checkpoint import TrainState, weights_of
-from synboot.train.loop import LoopConfig, train
+from synboot.train.loop import train
 from synboot.train.loss import summed_loss
+from synboot.train.settings import LoopConfig
 
 CPU = torch.device("cpu")
 KILLED_AT = 9

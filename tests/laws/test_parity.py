@@ -9,16 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen3ForCausalLM
 
-from synboot.model.architecture import (
-    Shape,
-    load_model,
-    new_model,
-    num_parameters,
-    save_model,
-    shape_of,
-)
+from synboot.model.architecture import load_model, new_model, save_model
 from synboot.model.decode import CachedDecoder
 from synboot.model.flops import cost_of_shape, forward_flops, sampling_flops, training_flops
+from synboot.model.settings import Shape, num_parameters, shape_of
 
 CONTEXT = 40
 VOCAB_SIZE = 200

@@ -19,16 +19,11 @@ from synboot.pairs.neighbours.device import DeviceIndex
 from synboot.pairs.neighbours.exact import ExactIndex
 from synboot.pairs.neighbours.index import Index, Neighbours, ReferenceIndex
 from synboot.pairs.neighbours.lists import ListIndex, build_lists
-from synboot.synth.engine import (
-    Completion,
-    Engine,
-    ReferenceEngine,
-    Request,
-    SamplingConfig,
-)
+from synboot.synth.engine import Completion, Engine, ReferenceEngine, Request
 from synboot.synth.engine_native import NativeEngine
 from synboot.synth.engine_slots import SlotEngine
 from synboot.synth.engine_transformers import TransformersEngine
+from synboot.synth.settings import SamplingConfig
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))
 

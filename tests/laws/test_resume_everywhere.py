@@ -11,8 +11,6 @@ import pytest
 
 from synboot.core.events import read_events
 
-KILLER = Path(__file__).parents[1] / "faults" / "kill_at.py"
-
 # (event, stage, which stage of that name in the order of the run, which such event)
 KILLS = [
     ("stage_start", "corpus", 1, 1),
@@ -34,18 +32,13 @@ KILLS = [
 
 @pytest.mark.slow
 def test_killed_in_every_stage_and_equal(
-    small_recipe: Path, finished_run: Path, tmp_path: Path
+    small_recipe: Path, finished_run: Path, tmp_path: Path, synboot
 ) -> None:
     runs = tmp_path / "runs"
     command = ["run", str(small_recipe), "--runs", str(runs)]
     for kill in KILLS:
-        killed = subprocess.run(
-            [sys.executable, str(KILLER), *map(str, kill), *command],
-            capture_output=True,
-            timeout=300,
-            check=False,
-        )
-        assert killed.returncode == -signal.SIGKILL, (kill, killed.stderr.decode())
+        killed = synboot(*command, kill=kill)
+        assert killed.returncode == -signal.SIGKILL, (kill, killed.stderr)
     last = subprocess.run(
         [sys.executable, "-m", "synboot.cli", *command], capture_output=True, timeout=300,
         check=False,

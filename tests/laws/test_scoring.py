@@ -11,7 +11,8 @@ import torch
 
 from synboot.data.tokenizer import END, TextTokenizer, train_tokenizer
 from synboot.eval.likelihood import Likelihoods, score_documents
-from synboot.model.architecture import Shape, new_model
+from synboot.model.architecture import new_model
+from synboot.model.settings import Shape
 
 torch.set_num_threads(1)
 CONTEXT = 24

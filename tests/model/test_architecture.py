@@ -10,16 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from synboot.core.errors import BadInput
 from synboot.data.tokenizer import train_tokenizer
-from synboot.model.architecture import (
-    PRESETS,
-    ROPE_THETA,
-    Shape,
-    load_model,
-    new_model,
-    num_parameters,
-    save_model,
-    shape_of,
-)
+from synboot.model.architecture import ROPE_THETA, load_model, new_model, save_model
+from synboot.model.settings import PRESETS, Shape, num_parameters, shape_of
 
 TINY = Shape(
     layers=2, width=24, query_heads=4, key_value_heads=2, head_dim=8, feed_forward_width=40

@@ -9,8 +9,9 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from synboot.core.errors import BadInput
-from synboot.model.architecture import Shape, new_model
+from synboot.model.architecture import new_model
 from synboot.model.decode import Cache, CachedDecoder, bucket
+from synboot.model.settings import Shape
 
 sys.path.append(str(Path(__file__).parent))
 

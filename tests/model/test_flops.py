@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import MixtralConfig, MixtralForCausalLM
 
 from synboot.core.errors import BadInput
-from synboot.model.architecture import PRESETS, Shape, new_model, shape_of
+from synboot.model.architecture import new_model
 from synboot.model.flops import (
     Cost,
     cost_of_model,
@@ -23,6 +23,7 @@ from synboot.model.flops import (
     sampling_flops,
     training_flops,
 )
+from synboot.model.settings import PRESETS, Shape, shape_of
 
 sys.path.append(str(Path(__file__).parent))
 

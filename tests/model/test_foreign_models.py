@@ -30,14 +30,8 @@ from transformers import (
 )
 
 from synboot.core.errors import BadInput
-from synboot.model.architecture import (
-    context_of,
-    load_model,
-    model_digest,
-    new_model,
-    save_model,
-    shape_of,
-)
+from synboot.model.architecture import context_of, load_model, model_digest, new_model, save_model
+from synboot.model.settings import shape_of
 
 sys.path.append(str(Path(__file__).parent))
 

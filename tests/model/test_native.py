@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from synboot.core.errors import BadInput, SynbootError
 from synboot.core.native import load
 from synboot.core.rng import rng
-from synboot.model.architecture import Shape, new_model
+from synboot.model.architecture import new_model
 from synboot.model.native import ROW, NativeDecoder
-from synboot.synth.engine import SamplingConfig, choose
+from synboot.model.settings import Shape
+from synboot.synth.engine import choose
+from synboot.synth.settings import SamplingConfig
 
 sys.path.append(str(Path(__file__).parent))
 

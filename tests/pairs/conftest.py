@@ -12,7 +12,8 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from synboot.core.rng import rng
 from synboot.data.tokenizer import train_tokenizer
-from synboot.model.architecture import Shape, new_model, save_model
+from synboot.model.architecture import new_model, save_model
+from synboot.model.settings import Shape
 
 CONTEXT = 32
 

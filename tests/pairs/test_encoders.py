@@ -10,13 +10,9 @@ import pytest
 from synboot.core.config import validate
 from synboot.core.errors import BadInput
 from synboot.experiment.recipe import PairsConfig
-from synboot.pairs.encoders.encoder import (
-    EncoderConfig,
-    encoder_settings,
-    fit_encoder,
-    load_encoder,
-)
+from synboot.pairs.encoders.encoder import fit_encoder, load_encoder
 from synboot.pairs.encoders.fingerprint import fingerprint
+from synboot.pairs.encoders.settings import EncoderConfig, encoder_settings
 
 TEXTS = ["red fish and blue fish", "one bird and two birds", "red bird, blue fish"]
 ABROAD = "sentence-transformers:someone/model"

@@ -12,8 +12,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from synboot.core.errors import BadInput
 from synboot.core.rng import rng
 from synboot.data.tokenizer import TextTokenizer, train_tokenizer
-from synboot.model.architecture import Shape, load_model, new_model, save_model
+from synboot.model.architecture import load_model, new_model, save_model
 from synboot.model.flops import cost_of_shape, forward_flops
+from synboot.model.settings import Shape
 from synboot.pairs.encoders.cost import reading_flops
 from synboot.pairs.encoders.hidden_states import MAX_WINDOWS, HiddenStates
 from synboot.pairs.encoders.lm import LmEncoder, reciprocal_rank

@@ -14,10 +14,11 @@ from synboot.core.rng import rng
 from synboot.data.tokenizer import TextTokenizer, train_tokenizer
 from synboot.model.flops import Cost, forward_flops
 from synboot.synth.best import BestOf, scoring_flops
-from synboot.synth.engine import Completion, SamplingConfig
+from synboot.synth.engine import Completion
 from synboot.synth.filters import CorpusWindows, TextFilterConfig
 from synboot.synth.generate import Row, SeedDocument, draw
 from synboot.synth.order import DrawOrder
+from synboot.synth.settings import SamplingConfig
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))
 

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from scipy.stats import chisquare
 
 from synboot.core.rng import rng
-from synboot.synth.engine import SamplingConfig, choose, choose_near
+from synboot.synth.engine import choose, choose_near
+from synboot.synth.settings import SamplingConfig
 
 torch.set_num_threads(1)
 

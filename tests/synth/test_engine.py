@@ -10,16 +10,12 @@ import torch
 from scipy.stats import chisquare
 
 from synboot.core.rng import rng
-from synboot.model.architecture import Shape, new_model
-from synboot.synth.engine import (
-    Completion,
-    Engine,
-    ReferenceEngine,
-    Request,
-    SamplingConfig,
-)
+from synboot.model.architecture import new_model
+from synboot.model.settings import Shape
+from synboot.synth.engine import Completion, Engine, ReferenceEngine, Request
 from synboot.synth.engine_native import NativeEngine
 from synboot.synth.engine_slots import SlotEngine
+from synboot.synth.settings import SamplingConfig
 
 torch.set_num_threads(1)
 END = 0

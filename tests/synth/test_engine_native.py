@@ -12,8 +12,9 @@ import torch
 
 from synboot.core.rng import rng
 from synboot.synth import engine_native
-from synboot.synth.engine import ReferenceEngine, Request, SamplingConfig
+from synboot.synth.engine import ReferenceEngine, Request
 from synboot.synth.engine_native import NativeEngine
+from synboot.synth.settings import SamplingConfig
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))
 

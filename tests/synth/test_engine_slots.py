@@ -16,8 +16,9 @@ from synboot.core.errors import SynbootError
 from synboot.core.rng import rng
 from synboot.model.replay import Replay
 from synboot.synth import engine, engine_slots
-from synboot.synth.engine import Completion, ReferenceEngine, Request, SamplingConfig
+from synboot.synth.engine import Completion, ReferenceEngine, Request
 from synboot.synth.engine_slots import SlotEngine
+from synboot.synth.settings import SamplingConfig
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))
 

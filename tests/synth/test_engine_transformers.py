@@ -12,16 +12,11 @@ from transformers import MambaConfig, MambaForCausalLM
 
 from synboot.core.errors import BadInput
 from synboot.core.rng import rng
-from synboot.synth.engine import (
-    Completion,
-    Engine,
-    ReferenceEngine,
-    Request,
-    SamplingConfig,
-)
+from synboot.synth.engine import Completion, Engine, ReferenceEngine, Request
 from synboot.synth.engine_slots import SlotEngine
 from synboot.synth.engine_transformers import TransformersEngine
 from synboot.synth.engines import engine_for
+from synboot.synth.settings import SamplingConfig
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))
 

@@ -13,7 +13,7 @@ import torch
 from synboot.core import native
 from synboot.core.errors import BadInput
 from synboot.synth import engines
-from synboot.synth.engine import Request, SamplingConfig
+from synboot.synth.engine import Request
 from synboot.synth.engines import (
     check_engine,
     engine_for,
@@ -21,6 +21,7 @@ from synboot.synth.engines import (
     resolve_engine,
     why_torch,
 )
+from synboot.synth.settings import SamplingConfig
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))
 

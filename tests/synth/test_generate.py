@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from synboot.core.rng import rng
 from synboot.data.tokenizer import END, TextTokenizer, train_tokenizer
-from synboot.synth.engine import Completion, Request, SamplingConfig
+from synboot.synth.engine import Completion, Request
 from synboot.synth.filters import CorpusWindows, TextFilterConfig
 from synboot.synth.generate import UNPROMPTED, Prefix, Row, SeedDocument, distinct, draw
 from synboot.synth.order import DrawOrder
+from synboot.synth.settings import SamplingConfig
 from synboot.synth.template import prompt
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))

@@ -11,12 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from synboot.data.batches import IGNORED
-from synboot.model.architecture import Shape, new_model
+from synboot.model.architecture import new_model
+from synboot.model.settings import Shape
 from synboot.train.checkpoint import TrainState
-from synboot.train.loop import (
-    LoopConfig,
-    train,
-)
+from synboot.train.loop import train
+from synboot.train.settings import LoopConfig
 
 CPU = torch.device("cpu")
 END = 0

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from synboot.model.architecture import Shape, new_model
+from synboot.model.architecture import new_model
+from synboot.model.settings import Shape
 from synboot.train.checkpoint import (
     TrainState,
     checkpoints,
@@ -19,7 +20,8 @@ from synboot.train.checkpoint import (
     weights_of,
     write_tensors,
 )
-from synboot.train.optim import OptimConfig, new_optimizer
+from synboot.train.optim import new_optimizer
+from synboot.train.settings import OptimConfig
 
 Run = tuple[torch.nn.Module, torch.optim.Optimizer]
 HISTORY = [{"step": 1, "tokens": 10, "train_loss": 0.1 + 0.2, "validation_loss": 1 / 3}]

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from synboot.core.errors import BadInput, Incomplete, SynbootError
-from synboot.model.architecture import Shape, new_model
+from synboot.model.architecture import new_model
+from synboot.model.settings import Shape
 from synboot.train import compiled, loop
 from synboot.train.checkpoint import TrainState, weights_of
 from synboot.train.compiled import (
@@ -23,8 +24,9 @@ from synboot.train.compiled import (
     resolve_compile,
     why_eager,
 )
-from synboot.train.loop import LoopConfig, train
+from synboot.train.loop import train
 from synboot.train.replicas import Replicas
+from synboot.train.settings import LoopConfig
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 CONTEXT, ROWS, VOCAB_SIZE = 12, 4, 32

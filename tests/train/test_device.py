@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from synboot.core.errors import BadInput
-from synboot.model.architecture import Shape, new_model
+from synboot.model.architecture import new_model
+from synboot.model.settings import Shape
 from synboot.train.device import autocast, resolve_device, resolve_precision, tokens_at_once
 
 

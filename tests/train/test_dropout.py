@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from synboot.core.errors import BadInput
-from synboot.model.architecture import Shape, new_model
+from synboot.model.architecture import new_model
+from synboot.model.settings import Shape
 from synboot.train.dropout import Dropout
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))

@@ -6,8 +6,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from synboot.model.architecture import Shape, new_model
-from synboot.train.optim import OptimConfig, learning_rate, new_optimizer
+from synboot.model.architecture import new_model
+from synboot.model.settings import Shape
+from synboot.train.optim import learning_rate, new_optimizer
+from synboot.train.settings import OptimConfig
 
 PEAK = 4e-3
 

@@ -16,10 +16,12 @@ import torch
 
 from synboot.core.errors import Incomplete
 from synboot.data.batches import Batch
-from synboot.model.architecture import Shape, new_model
+from synboot.model.architecture import new_model
+from synboot.model.settings import Shape
 from synboot.train.checkpoint import weights_of
-from synboot.train.loop import LoopConfig, train
+from synboot.train.loop import train
 from synboot.train.replicas import Replicas, share_rows
+from synboot.train.settings import LoopConfig
 
 CPU = torch.device("cpu")
 CONTEXT, VOCAB_SIZE = 12, 32

@@ -17,8 +17,9 @@ import synboot
 from synboot.core.errors import BadInput
 from synboot.core.storage import read_json
 from synboot.data.tokenizer import train_tokenizer
-from synboot.model.architecture import Shape, new_model, save_model
+from synboot.model.architecture import new_model, save_model
 from synboot.model.flops import known_cost
+from synboot.model.settings import Shape
 from synboot.verbs.inputs import documents_stage, given_model, machine, token_stages
 
 SHAPE = {"preset": "0.6m", "context": 32, "vocab_size": 300, "num_validations": 1}

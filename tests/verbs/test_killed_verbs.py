@@ -6,8 +6,6 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +13,6 @@ import pytest
 
 from synboot.core.events import read_events
 
-KILLER = Path(__file__).parents[1] / "faults" / "kill_at.py"
 SETTINGS = {
     "SYNBOOT_RUNTIME__PART_DOCUMENTS": "16",
     "SYNBOOT_RUNTIME__PART_DRAWS": "32",
@@ -63,23 +60,17 @@ OUTPUTS = {name: shlex.split(command)[shlex.split(command).index("-o") + 1]
            for name, (command, _) in VERBS.items()}  # fmt: skip
 
 
-def run(folder: Path, words: list[str], kill: tuple[str, str, int] | None = None) -> str:
-    """Run a verb in `folder`, to its end or to its death; its standard error."""
-    program = ["-m", "synboot.cli"]
-    if kill is not None:
-        event, stage, nth = kill
-        program = [str(KILLER), event, stage, "1", str(nth)]
-    outcome = subprocess.run(
-        [sys.executable, *program, *words],
-        cwd=folder,
-        env={**os.environ, **SETTINGS},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert outcome.returncode == (0 if kill is None else -signal.SIGKILL), outcome.stderr
-    return outcome.stderr
+@pytest.fixture(scope="module")
+def run(synboot) -> Callable[..., str]:
+    """Run a verb in a folder, to its end or to its death; its standard error."""
+
+    def run(folder: Path, words: list[str], kill: tuple[str, str, int] | None = None) -> str:
+        trap = kill and (kill[0], kill[1], 1, kill[2])
+        outcome = synboot(*words, folder=folder, environment=SETTINGS, kill=trap)
+        assert outcome.returncode == (0 if kill is None else -signal.SIGKILL), outcome.stderr
+        return outcome.stderr
+
+    return run
 
 
 def content(path: Path) -> dict[str, bytes]:
@@ -109,7 +100,9 @@ def words_of(request: pytest.FixtureRequest, small_corpus: Path) -> Callable[[st
 
 @pytest.fixture(scope="module")
 def unbroken(
-    words_of: Callable[[str], list[str]], tmp_path_factory: pytest.TempPathFactory
+    run: Callable[..., str],
+    words_of: Callable[[str], list[str]],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A folder in which every verb ran once without a stop."""
     folder = tmp_path_factory.mktemp("unbroken")
@@ -121,7 +114,11 @@ def unbroken(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VERBS)
 def test_killed_resumed_and_equal(
-    name: str, unbroken: Path, words_of: Callable[[str], list[str]], tmp_path: Path
+    name: str,
+    run: Callable[..., str],
+    unbroken: Path,
+    words_of: Callable[[str], list[str]],
+    tmp_path: Path,
 ) -> None:
     words, (_, kill) = words_of(name), VERBS[name]
     for other, output in OUTPUTS.items():  # what came before is there, what comes is not

@@ -389,7 +389,8 @@ def test_a_stage_counts_what_an_exact_judge_says(files: Path) -> None:
 def test_a_model_on_this_disk_judges(files: Path) -> None:
     from synboot.data.tokenizer import train_tokenizer
     from synboot.eval.judge import PROMPTS, ModelJudge
-    from synboot.model.architecture import Shape, new_model, save_model
+    from synboot.model.architecture import new_model, save_model
+    from synboot.model.settings import Shape
 
     tokenizer = train_tokenizer([*PROMPTS.values(), *(d["text"] for d in REAL)], 400)
     vocab_size, end_id = tokenizer.vocab_size, tokenizer.end_id

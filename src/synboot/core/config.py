@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from synboot.core.errors import BadInput
+from synboot.core.errors import BadInput, SynbootError
 
 ENVIRONMENT_PREFIX = "SYNBOOT_"
 _SCIENTIFIC = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)[eE][+-]?\d+$")
@@ -57,6 +57,15 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _SCIENTIFIC, list("+-.0
 
 def _load(text: str) -> Any:
     return yaml.load(text, _Loader)
+
+
+def packaged_recipe(name: str) -> Path:
+    """A recipe that comes with synboot: inside an installed package, or in its source tree."""
+    package = Path(__file__).parents[1]
+    for folder in (package / "recipes", package.parents[1] / "recipes"):
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    raise SynbootError(f"the recipe {name} did not come with this installation")
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

@@ -26,11 +26,11 @@ from synboot.experiment.stages.validation_pairs import (
     RandomValidationPairsStage,
     ValidationPairsStage,
 )
-from synboot.pairs.encoders.encoder import encoder_settings
+from synboot.pairs.encoders.settings import encoder_settings
 from synboot.pairs.filters import PairFilterConfig
 from synboot.pipeline.stage import Stage
-from synboot.synth.engine import SamplingConfig
 from synboot.synth.pool import shares
+from synboot.synth.settings import SamplingConfig
 
 
 class Add(Protocol):

@@ -11,7 +11,8 @@ from synboot.eval.endpoint import Endpoint, EndpointJudge
 from synboot.eval.judge import ModelJudge
 from synboot.eval.quality.settings import ENDPOINT, LOCAL, JudgeConfig
 from synboot.experiment.recipe import Recipe
-from synboot.train.device import DeviceName, resolve_device
+from synboot.train.device import resolve_device
+from synboot.train.settings import DeviceName
 from synboot.worlds.facts.judge import FactsJudge
 from synboot.worlds.facts.world import FactsWorld
 

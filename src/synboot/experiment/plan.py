@@ -22,8 +22,8 @@ from synboot.experiment.stages.evaluation import EnsembleStage, EvaluateStage
 from synboot.experiment.stages.seed_use import SeedUseStage
 from synboot.experiment.stages.training import COST_OF, PretrainStage, loop_identity
 from synboot.experiment.task_plan import contamination_stage, items_stage, tasks_stage
-from synboot.model.architecture import shape_of
 from synboot.model.flops import cost_of_shape, training_flops
+from synboot.model.settings import shape_of
 from synboot.pipeline.stage import Stage
 from synboot.worlds.facts import world as facts
 from synboot.worlds.pydocs import fingerprint, write_pydocs

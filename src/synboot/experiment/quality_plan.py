@@ -12,7 +12,7 @@ from synboot.experiment.judges import judge_of
 from synboot.experiment.recipe import Recipe
 from synboot.experiment.stages.pairing import EmbedStage
 from synboot.experiment.stages.quality import QualityStage
-from synboot.pairs.encoders.encoder import EncoderConfig, encoder_settings
+from synboot.pairs.encoders.settings import EncoderConfig, encoder_settings
 from synboot.pipeline.stage import Stage
 
 _MEASURED = ("sample_documents", "max_repetition", "duplicate_similarity", "duplicate_words")

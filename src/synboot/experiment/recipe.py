@@ -41,17 +41,13 @@ from synboot.experiment.base_model import BaseModelConfig
 from synboot.experiment.search.settings import SearchConfig, check_search
 from synboot.experiment.task_recipe import Tasks
 from synboot.experiment.tune_recipe import TuneValidationConfig
-from synboot.model.architecture import PRESETS
-from synboot.model.decode import CacheType
-from synboot.pairs.encoders.encoder import EncoderConfig
+from synboot.model.settings import PRESETS, CacheType
+from synboot.pairs.encoders.settings import EncoderConfig
 from synboot.pairs.filters import PairFilterConfig
-from synboot.synth.engine import SamplingConfig
-from synboot.synth.engines import EngineName
 from synboot.synth.filters import TextFilterConfig
+from synboot.synth.settings import EngineName, SamplingConfig
 from synboot.synth.template import MIN_CONTEXT
-from synboot.train.compiled import CompileName
-from synboot.train.device import DeviceName, Precision
-from synboot.train.loop import LoopConfig
+from synboot.train.settings import CompileName, DeviceName, LoopConfig, Precision
 from synboot.worlds.facts.world import FactsConfig
 
 CheckpointRule = Literal["last", "best"]

@@ -28,7 +28,7 @@ from synboot.experiment.stages.pool import POOL
 from synboot.experiment.stages.training import COST_OF
 from synboot.experiment.statistics.scores import Scores, mean_scores
 from synboot.experiment.task_results import task_results
-from synboot.model.architecture import num_parameters, shape_of
+from synboot.model.settings import num_parameters, shape_of
 from synboot.pipeline.stage import Artifact, Stage
 
 _LITTLE_NATS = 0.02

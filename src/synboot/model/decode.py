@@ -10,15 +10,12 @@ its own text are joined by the mass of each. Held to transformers' own forward b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
 
 from synboot.core.errors import BadInput, SynbootError
-
-CacheType = Literal["float32", "bfloat16"]
-"""Of keys and values."""
 
 _LAYOUTS = ("llama", "mistral", "qwen2", "qwen3")
 

@@ -16,7 +16,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from synboot.core.errors import BadInput
-from synboot.model.architecture import Shape
+from synboot.model.settings import Shape
 
 
 @dataclass(frozen=True)

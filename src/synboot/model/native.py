@@ -21,7 +21,8 @@ import torch
 
 from synboot.core.errors import BadInput, SynbootError
 from synboot.core.native import fingerprint, load
-from synboot.model.decode import CacheType, check_understood, rotary
+from synboot.model.decode import check_understood, rotary
+from synboot.model.settings import CacheType
 
 PAGE = 16
 """Positions of a page."""

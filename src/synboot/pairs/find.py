@@ -17,7 +17,8 @@ from synboot.core.errors import BadInput
 from synboot.core.rng import rng
 from synboot.core.storage import atomic_file
 from synboot.core.verdict import Keep, Tally, Verdict, judge
-from synboot.pairs.encoders.encoder import EncoderName, fit_encoder
+from synboot.pairs.encoders.encoder import fit_encoder
+from synboot.pairs.encoders.settings import EncoderName
 from synboot.pairs.filters import (
     DegreeLimit,
     PairCandidate,

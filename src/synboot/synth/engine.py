@@ -8,22 +8,10 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from pydantic import Field
 
-from synboot.core.config import Config
 from synboot.core.errors import BadInput
 from synboot.core.rng import Key, rng
-
-
-class SamplingConfig(Config):
-    """How a token is drawn. Temperature 1 and top-p 0.9 are recalled of the paper."""
-
-    temperature: float = Field(default=1.0, ge=0)
-    top_p: float = Field(default=0.9, gt=0, le=1)
-    top_k: int = Field(default=0, ge=0)
-    """Only the k most likely tokens; 0 for all."""
-    max_tokens: int = Field(default=4096, ge=1)
-    """Tokens of one document, END included; the context may allow fewer."""
+from synboot.synth.settings import SamplingConfig
 
 
 @dataclass(frozen=True)

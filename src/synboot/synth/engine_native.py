@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from synboot.model.decode import CacheType
 from synboot.model.native import PAGE, ROW, NativeDecoder
-from synboot.synth.engine import Completion, Request, SamplingConfig, drawable
+from synboot.model.settings import CacheType
+from synboot.synth.engine import Completion, Request, drawable
+from synboot.synth.settings import SamplingConfig
 from synboot.synth.slots import SlotRun, groups_of
 
 _PREFILL_ROWS = 512  # of prompts that are computed in one call

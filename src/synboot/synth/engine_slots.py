@@ -11,16 +11,11 @@ import numpy as np
 import torch
 
 from synboot.core.errors import SynbootError
-from synboot.model.decode import CachedDecoder, CacheType, bucket
+from synboot.model.decode import CachedDecoder, bucket
 from synboot.model.replay import Replay
-from synboot.synth.engine import (
-    Completion,
-    Request,
-    SamplingConfig,
-    choose,
-    choose_near,
-    drawable,
-)
+from synboot.model.settings import CacheType
+from synboot.synth.engine import Completion, Request, choose, choose_near, drawable
+from synboot.synth.settings import SamplingConfig
 from synboot.synth.slots import SlotRun, groups_of
 
 _PREFILL_TOKENS = {"cuda": 1 << 14}

@@ -12,14 +12,8 @@ from transformers import DynamicCache
 
 from synboot.core.errors import BadInput
 from synboot.core.rng import rng
-from synboot.synth.engine import (
-    Completion,
-    Request,
-    SamplingConfig,
-    choose,
-    drawable,
-    limit_of,
-)
+from synboot.synth.engine import Completion, Request, choose, drawable, limit_of
+from synboot.synth.settings import SamplingConfig
 
 _ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 

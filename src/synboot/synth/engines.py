@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Literal
+from typing import Any
 
 from synboot.core.errors import BadInput
 from synboot.core.native import no_native
-from synboot.model.decode import CacheType
 from synboot.model.native import check_served, library_fingerprint
+from synboot.model.settings import CacheType
 from synboot.synth.engine import Engine, ReferenceEngine, drawable
 from synboot.synth.engine_native import NativeEngine
 from synboot.synth.engine_slots import SlotEngine
 from synboot.synth.engine_transformers import TransformersEngine
-from synboot.train.device import DeviceName, resolve_device
-
-EngineName = Literal["auto", "native", "torch"]
-"""`native`: in C, on CPUs with a C compiler that works; `torch`: what torch and transformers
-bring."""
+from synboot.synth.settings import EngineName
+from synboot.train.device import resolve_device
+from synboot.train.settings import DeviceName
 
 SHARES_PROMPTS = frozenset({NativeEngine.name, SlotEngine.name})
 """Names of the engines that compute a prompt once for all draws of it in one call."""

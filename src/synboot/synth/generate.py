@@ -17,9 +17,10 @@ import numpy as np
 from synboot.core.verdict import Drop, Keep, Tally, judge
 from synboot.data.tokenizer import TextTokenizer
 from synboot.synth.best import BestOf
-from synboot.synth.engine import Completion, Engine, Request, SamplingConfig
+from synboot.synth.engine import Completion, Engine, Request
 from synboot.synth.filters import CorpusWindows, Draft, EarlierDraws, TextFilterConfig, text_filters
 from synboot.synth.order import DrawOrder
+from synboot.synth.settings import SamplingConfig
 from synboot.synth.template import prompt
 
 _SAMPLE_CHARACTERS = 2000

@@ -12,7 +12,8 @@ from itertools import chain
 import numpy as np
 
 from synboot.core.rng import rng
-from synboot.synth.engine import Completion, Request, SamplingConfig, limit_of
+from synboot.synth.engine import Completion, Request, limit_of
+from synboot.synth.settings import SamplingConfig
 
 
 def groups_of(requests: Sequence[Request]) -> list[list[int]]:

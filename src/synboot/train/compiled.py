@@ -13,14 +13,13 @@ import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from synboot.core.errors import BadInput, SynbootError
-from synboot.train.device import DeviceName, resolve_device
-
-CompileName = Literal["auto", "on", "off"]
+from synboot.train.device import resolve_device
+from synboot.train.settings import CompileName, DeviceName
 
 AUTO_FLOPS = 10**13
 """`auto` compiles training that takes so many FLOPs: some minutes on one core, of which compiled

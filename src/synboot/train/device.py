@@ -10,9 +10,7 @@ from typing import Any, Literal
 import torch
 
 from synboot.core.errors import BadInput
-
-DeviceName = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "float32", "bfloat16"]
+from synboot.train.settings import DeviceName, Precision
 
 _TOKENS_AT_ONCE = 4096
 _TOKENS_AT_ONCE_ON_CUDA = 32_768

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
 
 from synboot.core.errors import Incomplete, NotFinite
 from synboot.core.events import ReportProgress, ignore_progress
@@ -28,18 +27,10 @@ from synboot.train.compiled import compiled_blocks
 from synboot.train.device import autocast
 from synboot.train.dropout import Dropout
 from synboot.train.loss import PlacedBatch, mean_loss, rows_at_once, summed_loss
-from synboot.train.optim import OptimConfig, learning_rate, new_optimizer
+from synboot.train.optim import learning_rate, new_optimizer
 from synboot.train.replicas import Replicas, share_rows
+from synboot.train.settings import LoopConfig
 from synboot.train.step_graph import StepGraph
-
-
-class LoopConfig(OptimConfig):
-    """What a run of the loop is, besides its rows and its model."""
-
-    batch_rows: int = Field(gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    num_validations: int = Field(default=20, ge=1)
-    """Validations spread evenly over the run; the last follows the last step."""
 
 
 def train(

@@ -3,27 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
-from pydantic import Field
 
-from synboot.core.config import Config
-
-
-class OptimConfig(Config):
-    """How the weights are moved. `weight_decay` is decoupled (Loshchilov and Hutter): every step
-    shrinks the matrices by learning rate x weight decay; norms' vectors are left alone."""
-
-    learning_rate: float = Field(gt=0)
-    final_learning_rate_fraction: float = Field(default=0.005, ge=0, le=1)
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_fraction: float = Field(default=0.05, ge=0, le=1)
-    weight_decay: float = Field(default=0.1, ge=0)
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    beta2: float = Field(default=0.95, ge=0, lt=1)
-    epsilon: float = Field(default=1e-8, gt=0)
-    gradient_clip: float = Field(default=1.0, gt=0)
+from synboot.train.settings import OptimConfig
 
 
 def new_optimizer(model: torch.nn.Module, config: OptimConfig) -> torch.optim.AdamW:

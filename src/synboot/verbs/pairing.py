@@ -9,7 +9,7 @@ from synboot.core.config import validate
 from synboot.core.errors import BadInput
 from synboot.experiment.recipe import PairsConfig
 from synboot.experiment.stages.pairing import EmbedStage, NeighboursStage, PairsStage
-from synboot.pairs.encoders.encoder import FIT_DOCUMENTS, encoder_settings
+from synboot.pairs.encoders.settings import FIT_DOCUMENTS, encoder_settings
 from synboot.pairs.filters import PairFilterConfig
 from synboot.verbs.inputs import Corpus, Reading, documents_stage, given_model, machine
 from synboot.verbs.work import Outcome, complete, output_path, publish_parquet

@@ -16,7 +16,7 @@ from synboot.experiment.quality_plan import quality_identity
 from synboot.experiment.stages.files import DocumentsStage
 from synboot.experiment.stages.pairing import EmbedStage
 from synboot.experiment.stages.quality import QualityStage
-from synboot.pairs.encoders.encoder import EncoderConfig, encoder_settings
+from synboot.pairs.encoders.settings import EncoderConfig, encoder_settings
 from synboot.pipeline.stage import Stage
 from synboot.verbs.inputs import Corpus, Reading, documents_stage, machine, pairs_stage
 from synboot.verbs.work import Outcome, complete, output_path, partial_folder, publish_json

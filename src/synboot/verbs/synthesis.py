@@ -9,8 +9,8 @@ from synboot.core.config import validate
 from synboot.experiment.recipe import SynthesizeConfig
 from synboot.experiment.stages.synthesis import SynthesizeStage
 from synboot.model.architecture import read_config
-from synboot.synth.engine import SamplingConfig
 from synboot.synth.engines import check_engine, why_torch
+from synboot.synth.settings import SamplingConfig
 from synboot.verbs.inputs import (
     Corpus,
     Reading,

@@ -12,7 +12,7 @@ from synboot.experiment.recipe import CheckpointRule, ModelConfig, TokenizerConf
 from synboot.experiment.stages.training import PretrainStage, TuneStage, loop_identity
 from synboot.pipeline.stage import Artifact
 from synboot.train.compiled import why_eager
-from synboot.train.loop import LoopConfig
+from synboot.train.settings import LoopConfig
 from synboot.verbs.inputs import (
     Corpus,
     Reading,

@@ -19,8 +19,8 @@ from synboot.experiment.costs.outlook import outlook
 from synboot.experiment.recipe import ExperimentConfig, Recipe, load_recipe
 from synboot.experiment.run import run_recipe
 from synboot.experiment.stages.process import own_threads
-from synboot.model.architecture import shape_of
 from synboot.model.flops import cost_of_shape, training_flops
+from synboot.model.settings import shape_of
 
 FACTOR = 2.0
 """What is estimated of tuning, synthesis and embedding lies within it, here."""

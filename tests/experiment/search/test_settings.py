@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from synboot.core.errors import BadInput
 from synboot.experiment.recipe import Recipe, TuneConfig, load_recipe
 from synboot.experiment.search.settings import SearchConfig, edges, fewer_trials, tried_settings
-from synboot.train.loop import LoopConfig
+from synboot.train.settings import LoopConfig
 
 ROOT = Path(__file__).parents[3]
 SPACE = {"pretrain.learning_rate": [0.002, 0.004], "pretrain.weight_decay": [0.3, 1.0, 3.0]}

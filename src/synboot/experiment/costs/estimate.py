@@ -24,8 +24,8 @@ from synboot.experiment.stages.items import ItemsStage
 from synboot.experiment.stages.seed_use import MAX_PAIRS as MAX_SCORED_PAIRS
 from synboot.experiment.stages.training import COST_OF, VALIDATION_TOKENS
 from synboot.experiment.stages.validation_pairs import MAX_DOCUMENTS, MAX_PAIRS
-from synboot.model.architecture import shape_of
 from synboot.model.flops import Cost, cost_of_shape, forward_flops, sampling_flops, training_flops
+from synboot.model.settings import shape_of
 from synboot.pairs.encoders.lsa import fitting_flops
 from synboot.pipeline.stage import Artifact, Stage
 from synboot.synth.engines import SHARES_PROMPTS

@@ -25,8 +25,9 @@ from synboot.data.tokens import TokenStore, write_token_store
 from synboot.experiment.numerics import numerics_of
 from synboot.experiment.recipe import Recipe
 from synboot.experiment.stages.process import own_threads, set_threads
-from synboot.model.architecture import new_model, shape_of
+from synboot.model.architecture import new_model
 from synboot.model.flops import cost_of_shape, training_flops
+from synboot.model.settings import shape_of
 from synboot.synth.engine import Request
 from synboot.synth.engines import engine_for
 from synboot.train.loop import train

@@ -13,7 +13,7 @@ from synboot.experiment.plan import make_plan
 from synboot.experiment.recipe import Recipe
 from synboot.experiment.run import RunPaths
 from synboot.experiment.stages.corpus import check_oracle
-from synboot.model.architecture import num_parameters, shape_of
+from synboot.model.settings import num_parameters, shape_of
 from synboot.pipeline.stage import Artifact, Stage
 
 _FLOAT_BYTES = 4

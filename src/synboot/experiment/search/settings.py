@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from synboot.core.config import Config, validate
 from synboot.core.errors import BadInput
 from synboot.core.rng import rng
-from synboot.train.loop import LoopConfig
+from synboot.train.settings import LoopConfig
 
 PRETRAIN, TUNE = "pretrain", "tune"
 

@@ -18,7 +18,8 @@ from synboot.core.storage import read_json, write_json
 from synboot.data.documents import Documents
 from synboot.experiment.stages.corpus import unique_documents
 from synboot.experiment.stages.process import ranges, set_threads
-from synboot.pairs.encoders.encoder import Encoder, EncoderConfig, fit_encoder, load_encoder
+from synboot.pairs.encoders.encoder import Encoder, fit_encoder, load_encoder
+from synboot.pairs.encoders.settings import EncoderConfig
 from synboot.pairs.filters import PairFilterConfig
 from synboot.pairs.find import (
     PairSplit,

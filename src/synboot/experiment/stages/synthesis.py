@@ -22,11 +22,12 @@ from synboot.model.architecture import empty_model, load_model
 from synboot.model.flops import Cost, forward_flops, known_cost, sampling_flops
 from synboot.pipeline.stage import Context, Counts, Stage, part_counts
 from synboot.synth.best import BestOf, scoring_flops
-from synboot.synth.engine import Engine, ReferenceEngine, SamplingConfig
+from synboot.synth.engine import Engine, ReferenceEngine
 from synboot.synth.engines import SHARES_PROMPTS, engine_for
 from synboot.synth.filters import CorpusWindows, TextFilterConfig
 from synboot.synth.generate import UNPROMPTED, Prefix, Row, SeedDocument, distinct, draw
 from synboot.synth.order import DrawOrder
+from synboot.synth.settings import SamplingConfig
 from synboot.synth.template import prompt
 
 _SAMPLES = 20

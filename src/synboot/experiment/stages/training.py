@@ -17,16 +17,18 @@ from synboot.data.tokens import TokenStore
 from synboot.experiment.stages.corpus import oracle_documents, unique_documents
 from synboot.experiment.stages.process import set_threads
 from synboot.experiment.stages.validation_pairs import read_validation_pairs
-from synboot.model.architecture import load_model, new_model, save_model, shape_of
+from synboot.model.architecture import load_model, new_model, save_model
 from synboot.model.flops import Cost, cost_of_shape, known_cost, training_flops
+from synboot.model.settings import shape_of
 from synboot.pairs.find import PairSplit, read_kept_pairs, split_pairs
 from synboot.pairs.random import read_split
 from synboot.pipeline.stage import Artifact, Context, Counts, Stage
 from synboot.synth.template import PairRows
 from synboot.train.checkpoint import TrainState, put_weights
 from synboot.train.compiled import compiles
-from synboot.train.loop import LoopConfig, train
+from synboot.train.loop import train
 from synboot.train.loss import keeps_apart, mean_loss
+from synboot.train.settings import LoopConfig
 
 VALIDATION_TOKENS = 100_000
 

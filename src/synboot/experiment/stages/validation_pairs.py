@@ -14,7 +14,8 @@ from synboot.core.errors import BadInput
 from synboot.core.verdict import Drop, Keep, Tally
 from synboot.experiment.stages.corpus import heldout_documents
 from synboot.experiment.stages.process import ranges, set_threads
-from synboot.pairs.encoders.encoder import EncoderConfig, load_encoder
+from synboot.pairs.encoders.encoder import load_encoder
+from synboot.pairs.encoders.settings import EncoderConfig
 from synboot.pairs.filters import PairFilterConfig
 from synboot.pairs.find import JudgedPairs, PairSplit, judge_pairs, read_kept_pairs, write_pairs
 from synboot.pairs.neighbours.exact import ExactIndex
