@@ -165,8 +165,11 @@ def test_variants_and_ensembles_are_said(three: dict[str, Any]) -> None:
     assert "synthesize.top_p 1, tune.initial scratch" in text
     assert "Ensembles of seeds" in text
     for shown in (text, table):
-        assert "SBP: the mean probability of its 3 seeds has 0.5000 bits per byte" in shown
+        assert "The mean probability of each arm's 3 seeds beside one of them" in shown
         assert rivals(three) in shown  # no variant among the controls
+    one = three["arms"]["sbp"]["test"]["bits_per_byte"]
+    assert f"{'sbp':{max(20, *map(len, result['ensembles']['arms']))}}    0.5000" in table
+    assert f"{one:7.4f} {one - 0.5:+.4f}" in table
     assert "Ensembles" not in text_of(three)
     assert "Settings of single arms" not in text_of(three)
 

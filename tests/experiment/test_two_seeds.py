@@ -58,5 +58,8 @@ def test_two_seeds_no_oracle_no_ids(
         each = [stages[f"evaluate {arm}, seed {seed}"]["flops"] for seed in (0, 1)]
         assert stages[f"ensemble {arm}"]["flops"] == sum(each)
         assert stages[f"ensemble {arm}"]["arms"] == []  # no cost of the arm
-    assert "the mean probability of its 2 seeds" in (runs / "small" / "report.html").read_text()
+    assert (
+        "The mean probability of each arm&#39;s 2 seeds"
+        in (runs / "small" / "report.html").read_text()
+    )
     assert len([entry for entry in result["ledger"] if entry["stage"] == "pretrain"]) == 4

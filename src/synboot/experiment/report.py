@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from synboot.core.storage import atomic_file
 from synboot.experiment import figures, figures_statistics
-from synboot.experiment.ensembles import ensemble_lines
+from synboot.experiment.ensembles import ensemble_note, ensemble_rows
 from synboot.experiment.phrases import (
     arm_label,
     but_same_cost,
@@ -105,7 +105,7 @@ def render(data: ReportData) -> str:
         arms_over="documents and seeds" if _over_both(result) else "documents",
         seeds=_seeds(result),
         variants=variant_rows(result),
-        ensembles=ensemble_lines(result),
+        ensembles={"rows": ensemble_rows(result), "note": ensemble_note(result)},
         task_rows=task_rows(result),
         contamination_rows=contamination_rows(result),
         figures=_figures(data),
@@ -146,14 +146,11 @@ def headline(result: Mapping[str, Any]) -> str:
             "unclear": f"SBP did not clearly beat repetition here: it recovers {value}.",
         }[verdict]
     change = f"{_signed(gain['gain'])}{_ends(gain, _signed)} bits per byte"
-    sentence = {
-        "better": f"SBP beat repetition here: its gain is {change}",
-        "worse": f"SBP did worse than repetition here: its gain is {change}",
-        "unclear": f"SBP did not clearly beat repetition here: its gain is {change}",
+    return {
+        "better": f"SBP beat repetition here: its gain is {change}.",
+        "worse": f"SBP did worse than repetition here: its gain is {change}.",
+        "unclear": f"SBP did not clearly beat repetition here: its gain is {change}.",
     }[verdict]
-    if share.get("refused"):
-        return f"{sentence}. No share of the oracle's gain is stated: {share['refused']}."
-    return f"{sentence}. Without an oracle there is no share to state."
 
 
 def _ends(interval: Mapping[str, Any], write: Any) -> str:
@@ -166,6 +163,10 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
     """What a reader must know beside the headline: scale, what the interval covers, cost."""
     notes = []
     if _at(result, *_SBP_GAIN):
+        if refused := _at(result, "recovered", "bits_per_byte").get("refused"):
+            notes.append(f"No share of the oracle's gain is stated: {refused}.")
+        elif not _known(_at(result, "recovered", "bits_per_byte").get("value")):
+            notes.append("Without an oracle there is no share of its gain to state.")
         documents = _integer(_at(result, "corpus", "documents").get(result.get("split", "test")))
         seeds = max((len(arm.get("seeds") or {}) for arm in result["arms"].values()), default=0)
         share = _at(result, "recovered", "bits_per_byte")
