@@ -186,6 +186,21 @@ def test_an_arm_beyond_the_runs_is_drawn_and_said_to_be(three: dict[str, Any]) -
     )
 
 
+def test_where_the_runs_do_not_tell_what_an_arm_is_worth_it_says_so(three: dict[str, Any]) -> None:
+    found = three["data_efficiency"]
+    refused = {"refused": "more text did no better"}
+    untold = {
+        "value": None,
+        "beyond": None,
+        **dict.fromkeys(("documents", "seeds", "both"), refused),
+    }
+    result = three | {"data_efficiency": found | {"arms": {"sbp": untold}}}
+    assert figures_statistics.efficiency_figure(result) is not None
+    assert "not stated" in text_of(result)
+    line = "SBP: what unique text it is worth is not stated: more text did no better, "
+    assert line in comparison_table(result)
+
+
 def test_the_terminal_shows_them_too(three: dict[str, Any]) -> None:
     table = comparison_table(three)
     gain = three["comparisons"]["sbp"]["bits_per_byte"]

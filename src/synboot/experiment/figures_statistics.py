@@ -117,6 +117,9 @@ def efficiency_figure(result: Mapping[str, Any], width: int = WIDE) -> str | Non
                 (b for b in (one.get("both"), one.get("documents")) if b and "refused" not in b),
                 None,
             )
+            levels[arm] = loss
+            if one["value"] is None and one["beyond"] is None:
+                continue
             value = one["value"] or (last if one["beyond"] == "above" else first)
             axes.plot([first, value], [loss, loss], color=role, linewidth=1, dashes=(2, 3))
             if bounds is not None:
@@ -124,7 +127,6 @@ def efficiency_figure(result: Mapping[str, Any], width: int = WIDE) -> str | Non
                 axes.plot([low, high], [loss, loss], color=role, linewidth=5, alpha=0.45)
             marker = {"above": ">", "below": "<"}.get(one["beyond"], "o")
             axes.plot([value], [loss], marker, color=role, markersize=8)
-            levels[arm] = loss
         low, high = axes.get_ylim()
         gap = 17 / (0.72 * height) * (high - low)
         for arm, place in spread(levels, gap, low, high).items():

@@ -40,12 +40,13 @@ def is_number(value: object) -> TypeGuard[float]:
 
 
 def times(found: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
-    """How many times the unique text an arm is worth: `2.31x`, `more than 8.91x`, `below 1x`."""
+    """How many times the unique text an arm is worth: `2.31x`, `more than 8.91x`, `below 1x`,
+    `not stated`."""
     if is_number(found.get("value")):
         return f"{found['value']:.2f}x"
     if found.get("beyond") == "above":
         return f"more than {runs[-1]['multiple']:.3g}x"
-    return f"below {runs[0]['multiple']:.3g}x"
+    return f"below {runs[0]['multiple']:.3g}x" if found.get("beyond") else "not stated"
 
 
 def times_ends(bounds: Mapping[str, Any] | None, runs: Sequence[Mapping[str, Any]]) -> str:

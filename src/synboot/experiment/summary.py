@@ -117,8 +117,13 @@ def _efficiency_lines(found: Mapping[str, Any] | None) -> list[str]:
     runs = found["runs"]
     between = ", ".join(f"{run['multiple']:.3g}" for run in runs)
     return [
-        f"{arm_label(arm)}: worth {times(one, runs)} the unique text "
-        + _labelled(one, lambda bounds: times_ends(bounds, runs))
+        f"{arm_label(arm)}: "
+        + (
+            f"worth {times(one, runs)} the unique text "
+            + _labelled(one, lambda bounds: times_ends(bounds, runs))
+            if one["value"] is not None or one["beyond"]
+            else f"what unique text it is worth is not stated: {one['documents']['refused']}"
+        )
         + f", by repetition of {between} times as much"
         for arm, one in found["arms"].items()
     ]

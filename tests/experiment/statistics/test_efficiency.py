@@ -99,8 +99,19 @@ def test_an_arm_behind_repetition_is_below_it_though_twice_the_text_did_worse() 
     assert (behind.value, behind.beyond) == (None, "below")
     assert isinstance(behind.both, Multiples)
     assert behind.both.low is None
-    ahead = efficiency([5.0, 5.2, 4.1, 4.0], 4.6)
-    assert ahead.value == pytest.approx(2 * math.sqrt(2))
+
+
+def test_where_more_text_did_not_help_nothing_is_said_of_an_arm_ahead() -> None:
+    """Repetition itself would be worth more than itself."""
+    for loss in (5.0, 4.6, 4.0):
+        ahead = efficiency([5.0, 5.2, 4.1, 4.0], loss)
+        assert (ahead.value, ahead.beyond) == (None, None)
+        for over in OVER:
+            bounds = getattr(ahead, over)
+            assert isinstance(bounds, Refused)
+            assert "did no better" in bounds.reason
+    above = efficiency([5.0, 5.2, 4.1, 4.0], 3.9)
+    assert (above.value, above.beyond) == (None, "above")
 
 
 def test_intervals_hold_the_value_and_one_seed_has_none_over_seeds() -> None:
@@ -140,6 +151,10 @@ def test_the_value_lies_in_its_intervals_on_any_curve(
     found = efficiency(curve, arm, noise)
     for over in OVER:
         bounds = getattr(found, over)
+        if isinstance(bounds, Refused):
+            assert found.value is None
+            assert curve[0] < max(curve)
+            continue
         assert isinstance(bounds, Multiples)
         if found.value is not None:
             low, high = bounds.low or 1.0, bounds.high or 8.0

@@ -27,7 +27,8 @@ MultipleBounds = Multiples | Refused
 
 @dataclass(frozen=True)
 class Efficiency:
-    """The multiple; None with `beyond` where it lies below the first run or above the last."""
+    """The multiple; None with `beyond` where it lies below the first run or above the last, and
+    without where the runs do not tell."""
 
     value: float | None
     beyond: str | None
@@ -41,10 +42,12 @@ def data_efficiency(losses: Losses, arm: str, runs: Mapping[str, float]) -> Effi
 
     Between neighbouring runs the loss is a line in the logarithm of the unique tokens, and nothing
     is said beyond the first and the last. Runs in which more text did worse are pooled with their
-    neighbours (isotonic regression): each counts as their mean. An arm that is behind the first run
-    is below it, whatever that run is pooled with. Each interval has the multiples at which the
-    interval of (repetition at the multiple - arm) holds zero, on this same curve, so that it holds
-    the value. Raises ValueError for fewer than two runs, and for two of one multiple.
+    neighbours (isotonic regression): each counts as their mean. Where the first run is pooled, an
+    arm that is behind it is below it, one that is ahead of all runs above them, and of others
+    nothing is said: the first run itself would be worth more than itself. Each interval has the
+    multiples at which the interval of (repetition at the multiple - arm) holds zero, on this same
+    curve, so that it holds the value. Raises ValueError for fewer than two runs, and for two of one
+    multiple.
     """
     names = sorted(runs, key=lambda name: runs[name])
     knots = [math.log(runs[name]) for name in names]
@@ -55,6 +58,9 @@ def data_efficiency(losses: Losses, arm: str, runs: Mapping[str, float]) -> Effi
     value, beyond = _place([losses.value(level) for level in levels], knots, losses.loss(arm))
     if losses.loss(arm) > losses.loss(names[0]):  # which pooling may have raised above the arm
         value, beyond = None, "below"
+    elif beyond is None and len(levels[0]) > 1:
+        untold = Refused("repetition of more text did no better than that of the unique text")
+        return Efficiency(None, None, untold, untold, untold)
     places = [
         a + (b - a) * step / _PLACES for a, b in pairwise(knots) for step in range(_PLACES)
     ] + knots[-1:]
