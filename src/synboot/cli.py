@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import inspect
 import json
@@ -143,8 +144,9 @@ def search(
     if dry_run:
         print(show_trials_of(loaded, runs, as_json=json_output))
         return
-    written = read_recipe(recipe)
-    print(search_and_show(loaded, written, runs, stop_after, share, as_json=json_output))
+    print(
+        search_and_show(loaded, read_recipe(recipe), runs, stop_after, share, as_json=json_output)
+    )
 
 
 def _verb(
@@ -405,9 +407,10 @@ def main() -> None:
         stopped = error.exit_code >= 128 or isinstance(error, OutOfTime)
         _fail("interrupted" if stopped else "error", error, error.exit_code)
     except OSError as error:
-        what = error.strerror or error
-        where = f": {error.filename}" if error.filename else ""
-        _fail("error", f"{what}{where}; once that is mended the same command goes on", 1)
+        what = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+        _fail("error", f"{what}; once that is mended the same command goes on", 1)
+    finally:
+        gc.freeze()  # else Python looks through all that was imported as it ends, for a second
 
 
 def _fail(kind: str, error: Exception | str, exit_code: int) -> None:
