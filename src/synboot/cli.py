@@ -138,15 +138,12 @@ def search(
 ) -> None:
     """Tune every arm of a recipe alike, on validation text; write it with the winners, frozen."""
     loaded = _loaded(recipe, settings)
-    from synboot.core.config import read_recipe
     from synboot.verbs.recipes import search_and_show, show_trials_of
 
     if dry_run:
         print(show_trials_of(loaded, runs, as_json=json_output))
         return
-    print(
-        search_and_show(loaded, read_recipe(recipe), runs, stop_after, share, as_json=json_output)
-    )
+    print(search_and_show(loaded, recipe, runs, stop_after, share, as_json=json_output))
 
 
 def _verb(
