@@ -290,7 +290,7 @@ class TestOneWriter:
     def test_runs_that_share_leave_to_each_other_what_they_are_at(self, tmp_path: Path) -> None:
         """The second one waits for the first's part, and both end well."""
         toy = Toy(tmp_path)
-        with toy.start(faults={"part 1": "wait"}) as first:
+        with toy.start(faults={"part 1": "wait"}, share=True) as first:
             while "part 1" not in toy.executions():
                 assert first.poll() is None
                 time.sleep(0.02)
