@@ -52,9 +52,10 @@ class Program:
                 "said": said,
             }
             print(json.dumps(job), file=server.stdin, flush=True)
-            code = int(server.stdout.readline())
+            code = server.stdout.readline()
+            assert code, "the process that runs the program has ended; stderr says why"
             stdout, stderr = (Path(path).read_text(encoding="utf-8") for path in said)
-        return subprocess.CompletedProcess(arguments, code, stdout, stderr)
+        return subprocess.CompletedProcess(arguments, int(code), stdout, stderr)
 
     def close(self) -> None:
         """End the process that waits for calls."""
