@@ -26,7 +26,9 @@ class Program:
     """`synboot ARGUMENTS`, each call in a process of its own."""
 
     def __init__(self) -> None:
-        self._server: subprocess.Popen[str] | None = None
+        self._servers: dict[bool, subprocess.Popen[str]] = {}
+        """Calls that are killed have a server of their own, so that they hash strings by another
+        seed than those whose bytes theirs are compared with."""
 
     def __call__(
         self,
@@ -37,9 +39,10 @@ class Program:
     ) -> subprocess.CompletedProcess[str]:
         """What it says and its exit code (negative: the signal that ended it). `folder` is where it
         runs, `environment` is laid above that of the tests."""
-        server = self._server = self._server or subprocess.Popen(
+        server = self._servers.get(kill is not None) or subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        self._servers[kill is not None] = server
         assert server.stdin is not None
         assert server.stdout is not None
         with tempfile.TemporaryDirectory() as name:
@@ -51,16 +54,18 @@ class Program:
                 "kill": kill,
                 "said": said,
             }
+            assert server.poll() is None, "the process that runs the program has ended"
             print(json.dumps(job), file=server.stdin, flush=True)
             code = server.stdout.readline()
             assert code, "the process that runs the program has ended; stderr says why"
+            assert int(code) != -signal.SIGALRM, f"{arguments} ran past {LIMIT_SECONDS} s"
             stdout, stderr = (Path(path).read_text(encoding="utf-8") for path in said)
         return subprocess.CompletedProcess(arguments, int(code), stdout, stderr)
 
     def close(self) -> None:
-        """End the process that waits for calls."""
-        if self._server is not None:
-            self._server.communicate()
+        """End the processes that wait for calls."""
+        for server in self._servers.values():
+            server.communicate()
 
 
 def serve() -> None:
@@ -97,6 +102,7 @@ def _run(job: Mapping[str, Any]) -> int:
         traceback.print_exc()
         code = 1
     sys.stdout.flush()
+    sys.stderr.flush()
     return code
 
 

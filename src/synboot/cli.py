@@ -137,13 +137,15 @@ def search(
     json_output: JsonOption = False,
 ) -> None:
     """Tune every arm of a recipe alike, on validation text; write it with the winners, frozen."""
-    loaded = _loaded(recipe, settings)
+    from synboot.core.config import read_recipe
+
+    loaded, written = _loaded(recipe, settings), read_recipe(recipe)
     from synboot.verbs.recipes import search_and_show, show_trials_of
 
     if dry_run:
         print(show_trials_of(loaded, runs, as_json=json_output))
         return
-    print(search_and_show(loaded, recipe, runs, stop_after, share, as_json=json_output))
+    print(search_and_show(loaded, written, runs, stop_after, share, as_json=json_output))
 
 
 def _verb(
@@ -158,8 +160,7 @@ def _verb(
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def invoke(json_output: bool, **given: Any) -> None:
-            loaded = importlib.import_module(f"synboot.verbs.{module}")
-            outcome = getattr(loaded, function)(**given)
+            outcome = getattr(importlib.import_module(f"synboot.verbs.{module}"), function)(**given)
             print(json.dumps(outcome.as_json(), indent=2) if json_output else outcome.summary())
 
         own = inspect.signature(command, eval_str=True).parameters.values()

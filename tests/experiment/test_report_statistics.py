@@ -197,6 +197,7 @@ def test_where_the_runs_do_not_tell_what_an_arm_is_worth_it_says_so(three: dict[
     result = three | {"data_efficiency": found | {"arms": {"sbp": untold}}}
     assert figures_statistics.efficiency_figure(result) is not None
     assert "not stated" in text_of(result)
+    assert "more text did no better" in text_of(result)
     line = "SBP: what unique text it is worth is not stated: more text did no better, "
     assert line in comparison_table(result)
 

@@ -165,7 +165,7 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
     if _at(result, *_SBP_GAIN):
         if refused := _at(result, "recovered", "bits_per_byte").get("refused"):
             notes.append(f"No share of the oracle's gain is stated: {refused}.")
-        elif not _known(_at(result, "recovered", "bits_per_byte").get("value")):
+        elif result.get("recovered") is None:
             notes.append("Without an oracle there is no share of its gain to state.")
         documents = _integer(_at(result, "corpus", "documents").get(result.get("split", "test")))
         seeds = max((len(arm.get("seeds") or {}) for arm in result["arms"].values()), default=0)

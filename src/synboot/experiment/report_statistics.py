@@ -82,6 +82,8 @@ def _why_none(result: Mapping[str, Any]) -> list[str]:
     figures = [of["bits_per_byte"] for of in (result.get("comparisons") or {}).values()]
     figures += list((statistics.get("recovered") or {}).values())
     bounds = [figure.get(kind) or {} for figure in figures for kind in ("seeds", "both")]
+    worth = ((result.get("data_efficiency") or {}).get("arms") or {}).values()
+    bounds += [one.get("documents") or {} for one in worth]
     reasons = [b["refused"] for b in bounds if b.get("refused")]
     refused = [figure["refused"] for figure in figures if figure.get("refused")]
     return list(dict.fromkeys(reasons + refused))

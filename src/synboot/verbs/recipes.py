@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from synboot.core.config import read_recipe
 from synboot.core.events import display_for
 from synboot.experiment.costs.outlook import outlook
 from synboot.experiment.costs.table import outlook_table
@@ -55,21 +54,21 @@ def show_plan_of(recipe: Recipe, runs: Path, *, measure: bool = True, as_json: b
 
 def search_and_show(
     recipe: Recipe,
-    path: Path,
+    written: Mapping[str, Any],
     runs: Path,
     stop_after: float | None = None,
     share: bool = False,
     *,
     as_json: bool = False,
 ) -> str:
-    """Tune every arm of a recipe, in the file `path`, alike; its trials and winners."""
+    """Tune every arm of a recipe, in its file `written`, alike; its trials and winners."""
     found = search_recipe(
         recipe,
         runs,
         display=display_for(sys.stderr),
         stop_after=stop_after,
         share=share,
-        written=read_recipe(path),
+        written=written,
     )
     directory = RunPaths(runs, recipe.name).directory
     places = [f"{name}: {directory / name}" for name in ("search.json", "frozen.yaml")]

@@ -103,15 +103,26 @@ def test_an_arm_behind_repetition_is_below_it_though_twice_the_text_did_worse() 
 
 def test_where_more_text_did_not_help_nothing_is_said_of_an_arm_ahead() -> None:
     """Repetition itself would be worth more than itself."""
-    for loss in (5.0, 4.6, 4.0):
+    for loss in (5.0, 4.6, 4.1):
         ahead = efficiency([5.0, 5.2, 4.1, 4.0], loss)
         assert (ahead.value, ahead.beyond) == (None, None)
         for over in OVER:
             bounds = getattr(ahead, over)
             assert isinstance(bounds, Refused)
             assert "did no better" in bounds.reason
+    between = efficiency([5.0, 5.2, 4.1, 4.0], 4.05)
+    assert between.value == pytest.approx(4 * math.sqrt(2))
     above = efficiency([5.0, 5.2, 4.1, 4.0], 3.9)
     assert (above.value, above.beyond) == (None, "above")
+
+
+def test_an_arm_that_a_run_beats_is_not_beyond_all_runs() -> None:
+    """4.0 at four times and 4.2 at eight count as 4.1 each."""
+    behind_one = efficiency([5.0, 4.5, 4.0, 4.2], 4.05)
+    assert (behind_one.value, behind_one.beyond) == (None, None)
+    assert isinstance(behind_one.both, Refused)
+    ahead_of_all = efficiency([5.0, 4.5, 4.0, 4.2], 3.95)
+    assert (ahead_of_all.value, ahead_of_all.beyond) == (None, "above")
 
 
 def test_intervals_hold_the_value_and_one_seed_has_none_over_seeds() -> None:
@@ -153,7 +164,7 @@ def test_the_value_lies_in_its_intervals_on_any_curve(
         bounds = getattr(found, over)
         if isinstance(bounds, Refused):
             assert found.value is None
-            assert curve[0] < max(curve)
+            assert any(a < b for a, b in pairwise(curve))
             continue
         assert isinstance(bounds, Multiples)
         if found.value is not None:

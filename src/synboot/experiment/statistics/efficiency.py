@@ -42,12 +42,12 @@ def data_efficiency(losses: Losses, arm: str, runs: Mapping[str, float]) -> Effi
 
     Between neighbouring runs the loss is a line in the logarithm of the unique tokens, and nothing
     is said beyond the first and the last. Runs in which more text did worse are pooled with their
-    neighbours (isotonic regression): each counts as their mean. Where the first run is pooled, an
-    arm that is behind it is below it, one that is ahead of all runs above them, and of others
-    nothing is said: the first run itself would be worth more than itself. Each interval has the
-    multiples at which the interval of (repetition at the multiple - arm) holds zero, on this same
-    curve, so that it holds the value. Raises ValueError for fewer than two runs, and for two of one
-    multiple.
+    neighbours (isotonic regression): each counts as their mean. An arm behind the first run is
+    below it. Up to the run after a pool that holds the first one nothing is said, where the first
+    run itself would be worth more than itself, nor of an arm ahead of a last pool but not of each
+    run in it. Each interval has the multiples at which the interval of (repetition at the
+    multiple - arm) holds zero, on this same curve, so that it holds the value. Raises ValueError
+    for fewer than two runs, and for two of one multiple.
     """
     names = sorted(runs, key=lambda name: runs[name])
     knots = [math.log(runs[name]) for name in names]
@@ -58,9 +58,10 @@ def data_efficiency(losses: Losses, arm: str, runs: Mapping[str, float]) -> Effi
     value, beyond = _place([losses.value(level) for level in levels], knots, losses.loss(arm))
     if losses.loss(arm) > losses.loss(names[0]):  # which pooling may have raised above the arm
         value, beyond = None, "below"
-    elif beyond is None and len(levels[0]) > 1:
-        untold = Refused("repetition of more text did no better than that of the unique text")
-        return Efficiency(None, None, untold, untold, untold)
+    elif beyond == "above" and losses.loss(arm) >= min(map(losses.loss, names)):
+        return _untold("more text did worse at the end of the runs, one of which is better still")
+    elif value is not None and len(levels[0]) > 1 and value <= [*knots, math.inf][len(levels[0])]:
+        return _untold("repetition of somewhat more text did no better than of the unique text")
     places = [
         a + (b - a) * step / _PLACES for a, b in pairwise(knots) for step in range(_PLACES)
     ] + knots[-1:]
@@ -95,6 +96,11 @@ def data_efficiency(losses: Losses, arm: str, runs: Mapping[str, float]) -> Effi
         ends("seeds"),
         ends("both"),
     )
+
+
+def _untold(reason: str) -> Efficiency:
+    refused = Refused(reason)
+    return Efficiency(None, None, refused, refused, refused)
 
 
 def _contrast(levels: Sequence[Weights], knots: Sequence[float], place: float, arm: str) -> Weights:
