@@ -38,7 +38,8 @@ class Program:
         kill: Kill | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """What it says and its exit code (negative: the signal that ended it). `folder` is where it
-        runs, `environment` is laid above that of the tests."""
+        runs, `environment` is laid above that of the tests; what is read of it on import is that of
+        the first call."""
         server = self._servers.get(kill is not None) or subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -76,7 +77,7 @@ def serve() -> None:
     for line in sys.stdin:
         child = os.fork()
         if not child:
-            os._exit(_run(json.loads(line)))  # taking down what was imported takes a second
+            os._exit(_run(json.loads(line)))  # else what was imported is taken down: a second
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
@@ -84,20 +85,22 @@ def _run(job: Mapping[str, Any]) -> int:
     from synboot.cli import main
 
     signal.alarm(LIMIT_SECONDS)
-    os.chdir(job["folder"])
     os.environ.clear()
     os.environ.update(job["environment"])
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for stream, path in enumerate(job["said"], start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
-    sys.argv = ["synboot", *job["arguments"]]
-    if job["kill"] is not None:
-        _set_trap(*job["kill"])
     code = 0
     try:
+        os.chdir(job["folder"])
+        sys.argv = ["synboot", *job["arguments"]]
+        if job["kill"] is not None:
+            _set_trap(*job["kill"])
         main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
         code = 1
@@ -125,7 +128,7 @@ def _set_trap(event: str, stage: str, index: int, nth: int) -> None:
             if seen == nth:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    EventLog.emit = emit_and_die  # type: ignore[method-assign]
+    EventLog.emit = emit_and_die
 
 
 if __name__ == "__main__":

@@ -69,6 +69,7 @@ except SystemExit as end:
         command = [sys.executable, "-c", program, *verb]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
         assert done.stdout == "2 []\n"
+        assert len(done.stderr.splitlines()) == 1  # nothing that is imported or ends says anything
 
 
 def test_missing_and_broken_recipes(synboot, tmp_path: Path) -> None:

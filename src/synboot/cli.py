@@ -408,7 +408,7 @@ def main() -> None:
         what = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
         _fail("error", f"{what}; once that is mended the same command goes on", 1)
     finally:
-        gc.freeze()  # else Python looks through all that was imported as it ends, for a second
+        gc.freeze()  # else Python looks through all that was imported as it ends: half a second
 
 
 def _fail(kind: str, error: Exception | str, exit_code: int) -> None:

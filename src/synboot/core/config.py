@@ -1,4 +1,5 @@
-"""Configuration: YAML with a base, `SYNBOOT_*` variables and `--set a.b=c`, strictly checked.
+"""Configuration: YAML with a base, `SYNBOOT_*` variables and `--set a.b=c`, strictly checked; the
+recipes that come with synboot.
 
 Precedence (highest first): `--set`, environment, recipe, its base recipes, defaults.
 """

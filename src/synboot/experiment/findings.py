@@ -125,7 +125,8 @@ def doubts(found: Mapping[str, Any]) -> list[str]:
     if any(before < after for before, after in pairwise(losses)):
         lines.append(
             "Repetition did worse with more text somewhere between its runs; for data efficiency "
-            "such runs count as one level (their mean)."
+            "such runs count as one level (their mean), and where that does not tell nothing is "
+            "stated."
         )
     return lines
 

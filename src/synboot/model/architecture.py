@@ -1,5 +1,5 @@
-"""The language model: presets of transformers' Qwen3 (Llama 3 with QK-norm), or any causal LM of a
-Hugging Face directory; its files."""
+"""The language model: transformers' Qwen3 (Llama 3 with QK-norm) in a preset's shape, or any causal
+LM of a Hugging Face directory; its files."""
 
 from __future__ import annotations
 

@@ -116,13 +116,21 @@ def test_where_more_text_did_not_help_nothing_is_said_of_an_arm_ahead() -> None:
     assert (above.value, above.beyond) == (None, "above")
 
 
-def test_an_arm_that_a_run_beats_is_not_beyond_all_runs() -> None:
-    """4.0 at four times and 4.2 at eight count as 4.1 each."""
-    behind_one = efficiency([5.0, 4.5, 4.0, 4.2], 4.05)
-    assert (behind_one.value, behind_one.beyond) == (None, None)
-    assert isinstance(behind_one.both, Refused)
-    ahead_of_all = efficiency([5.0, 4.5, 4.0, 4.2], 3.95)
-    assert (ahead_of_all.value, ahead_of_all.beyond) == (None, "above")
+@pytest.mark.parametrize("curve", [[5.0, 4.5, 4.0, 4.2], [5.0, 4.0, 4.2, 3.0]])
+def test_an_arm_that_a_run_of_a_level_beats_is_not_beyond_the_level(curve: list[float]) -> None:
+    """4.0 and, with twice the text, 4.2 count as 4.1 each."""
+    for loss in (4.0, 4.05):
+        behind_one = efficiency(curve, loss)
+        assert (behind_one.value, behind_one.beyond) == (None, None)
+        assert isinstance(behind_one.both, Refused)
+        assert "no worse than the arm" in behind_one.both.reason
+
+
+def test_an_arm_that_no_run_of_a_level_beats_is_beyond_it() -> None:
+    above = efficiency([5.0, 4.5, 4.0, 4.2], 3.95)
+    assert (above.value, above.beyond) == (None, "above")
+    between = efficiency([5.0, 4.0, 4.2, 3.0], 3.55)
+    assert between.value == pytest.approx(4 * math.sqrt(2))
 
 
 def test_intervals_hold_the_value_and_one_seed_has_none_over_seeds() -> None:

@@ -44,10 +44,10 @@ def data_efficiency(losses: Losses, arm: str, runs: Mapping[str, float]) -> Effi
     is said beyond the first and the last. Runs in which more text did worse are pooled with their
     neighbours (isotonic regression): each counts as their mean. An arm behind the first run is
     below it. Up to the run after a pool that holds the first one nothing is said, where the first
-    run itself would be worth more than itself, nor of an arm ahead of a last pool but not of each
-    run in it. Each interval has the multiples at which the interval of (repetition at the
-    multiple - arm) holds zero, on this same curve, so that it holds the value. Raises ValueError
-    for fewer than two runs, and for two of one multiple.
+    run itself would be worth more than itself, nor of an arm ahead of a pool but not of each run in
+    it. Each interval has the multiples at which the interval of (repetition at the multiple - arm)
+    holds zero, on this same curve, so that it holds the value. Raises ValueError for fewer than two
+    runs, and for two of one multiple.
     """
     names = sorted(runs, key=lambda name: runs[name])
     knots = [math.log(runs[name]) for name in names]
@@ -55,13 +55,18 @@ def data_efficiency(losses: Losses, arm: str, runs: Mapping[str, float]) -> Effi
         raise ValueError(f"multiples {sorted(runs.values())}, expected two or more that differ")
     pools = _falling([losses.loss(name) for name in names])
     levels = [dict.fromkeys(names[a:b], 1 / (b - a)) for a, b in pools]
-    value, beyond = _place([losses.value(level) for level in levels], knots, losses.loss(arm))
-    if losses.loss(arm) > losses.loss(names[0]):  # which pooling may have raised above the arm
+    loss, means = losses.loss(arm), [losses.value(level) for level in levels]
+    value, beyond = _place(means, knots, loss)
+    if loss > losses.loss(names[0]):  # which pooling may have raised above the arm
         value, beyond = None, "below"
-    elif beyond == "above" and losses.loss(arm) >= min(map(losses.loss, names)):
-        return _untold("more text did worse at the end of the runs, one of which is better still")
     elif value is not None and len(levels[0]) > 1 and value <= [*knots, math.inf][len(levels[0])]:
         return _untold("repetition of somewhat more text did no better than of the unique text")
+    elif any(
+        min(map(losses.loss, level)) <= loss < mean
+        for level, mean in zip(levels, means, strict=True)
+        if len(level) > 1
+    ):
+        return _untold("more text did worse than less of it, which is no worse than the arm")
     places = [
         a + (b - a) * step / _PLACES for a, b in pairwise(knots) for step in range(_PLACES)
     ] + knots[-1:]

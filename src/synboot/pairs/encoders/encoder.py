@@ -1,4 +1,4 @@
-"""Which encoder a recipe names, and what every encoder does.
+"""What every encoder does, and which one settings ask for.
 
 An `Encoder` is fitted once on the unique budget's texts, saved, and applied in parts.
 """
