@@ -50,9 +50,13 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\ufff
 def write_report(data: ReportData, path: Path) -> None:
     """Write the page to `path`, atomically: as Markdown if its name ends in .md, else as HTML.
     Equal data give equal bytes."""
-    page = page_for(path, data).encode("utf-8")
+    write_page(page_for(path, data), path)
+
+
+def write_page(page: str, path: Path) -> None:
+    """Write what `page_for` made for `path`, atomically."""
     with atomic_file(path) as file:
-        file.write(page)
+        file.write(page.encode("utf-8"))
 
 
 def is_report(path: Path) -> bool:

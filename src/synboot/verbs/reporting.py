@@ -19,7 +19,7 @@ from synboot.experiment.judges import FinishedJudge
 from synboot.experiment.phrases import is_number
 from synboot.experiment.plan import make_plan
 from synboot.experiment.recipe import Recipe
-from synboot.experiment.report import is_report, page_for, write_report
+from synboot.experiment.report import is_report, page_for, write_page
 from synboot.experiment.report_data import ReportData
 from synboot.experiment.result import build_report_data
 from synboot.experiment.run import RunPaths
@@ -84,12 +84,13 @@ def report(
     else:
         resamples = 10_000 if bootstrap_resamples is None else bootstrap_resamples
         data = _of_scores(arms, seed=seed or 0, num_resamples=resamples)
-    if path.exists() and path.read_bytes() != page_for(path, data).encode() and not overwrite:
+    page = page_for(path, data)
+    if path.exists() and path.read_bytes() != page.encode("utf-8") and not overwrite:
         raise BadInput(f"{path}: is there already; name another output, or say --overwrite")
     curve = sizes_figure([data.result, *data.beside])
     if curve is not None:
         _write_curve(curve, path.with_suffix(".svg"), overwrite)
-    write_report(data, path)
+    write_page(page, path)
     counts, standing = data.result, standing_lines([data.result, *data.beside])
     if data.beside:
         counts = {**counts, "beside": list(data.beside), "standing": standing}
