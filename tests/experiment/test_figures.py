@@ -41,6 +41,13 @@ def test_hostile_arm_and_stage_names_do_not_break_a_figure() -> None:
     assert max(map(len, long)) == 20
 
 
+def test_a_row_has_the_whole_name_of_a_control_of_a_variant() -> None:
+    assert figures.row_name("self_distillation_writers") == "self-distillation\nwriters"
+    assert figures.row_name("sbp_writers") == "SBP writers"
+    assert max(map(len, figures.row_name("sbp_" + "ab_" * 90).splitlines())) <= 20
+    assert len(figures.row_name("sbp_" + "ab_" * 90).splitlines()) <= 3
+
+
 def test_figures_are_valid_xml_with_text_as_text() -> None:
     data = report_data()
     for width in (figures.WIDE, figures.NARROW):

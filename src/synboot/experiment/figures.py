@@ -11,6 +11,7 @@ import html
 import io
 import math
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from synboot.experiment.phrases import arm_label, governing
 
 WIDE, MEDIUM, NARROW = 720, 520, 360  # CSS pixels a figure is drawn for
+_NAME = 20  # characters of a name on one line
 
 # Blue, orange and grey stay apart for every common kind of colour blindness; no two roles share a
 # value, because `inline` tells them by it.
@@ -130,7 +132,7 @@ def comparison_figure(result: Mapping[str, Any], width: int = WIDE) -> str:
         margin = 0.06 * (max(spread) - min(spread)) or 0.01 * abs(spread[0]) or 0.01
         axes.set_xlim(max(spread) + margin, min(spread) - margin)
         axes.set_ylim(len(values) - 0.5, -0.5)
-        axes.set_yticks(range(len(values)), [short_name(arm) for arm in values])
+        axes.set_yticks(range(len(values)), [row_name(arm) for arm in values])
         for tick, arm in zip(axes.get_yticklabels(), values, strict=True):
             tick.set_color(PALETTE[arm_role(arm)])
         axes.tick_params(axis="y", length=0)
@@ -345,12 +347,18 @@ def degree_figure(degree: Mapping[str, int], width: int = MEDIUM) -> str | None:
     return draw_svg("degree", label, width, 250, draw)
 
 
-def short_name(name: str) -> str:
+def short_name(name: str, length: int = _NAME) -> str:
     """The name of an arm or a stage, short enough for a figure, without what cannot be drawn."""
     label = arm_label(name)
     drawable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in label)
-    middle = f"{drawable[:10]}\N{HORIZONTAL ELLIPSIS}{drawable[-9:]}"  # many names begin alike
-    return drawable if len(drawable) <= 20 else middle
+    half = length // 2  # many names begin alike
+    middle = f"{drawable[:half]}\N{HORIZONTAL ELLIPSIS}{drawable[half + 1 - length :]}"
+    return drawable if len(drawable) <= length else middle
+
+
+def row_name(name: str) -> str:
+    """The same for a row of its own: on two lines where one is too short."""
+    return textwrap.fill(short_name(name, 2 * _NAME), _NAME)
 
 
 def _number(value: object) -> bool:
