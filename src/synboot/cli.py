@@ -119,7 +119,7 @@ def plan(
     measure: Annotated[bool, typer.Option(help="Measure this machine, some seconds.")] = True,
     json_output: JsonOption = False,
 ) -> None:
-    """Say what a recipe will cost before it starts: tokens, FLOPs, hours, disk, memory."""
+    """Say what a recipe, and its search, will cost: tokens, FLOPs, hours, disk, memory."""
     loaded = _loaded(recipe, settings)
     from synboot.verbs.recipes import show_plan_of
 

@@ -47,7 +47,7 @@ def show_stages_of(
 
 
 def show_plan_of(recipe: Recipe, runs: Path, *, measure: bool = True, as_json: bool = False) -> str:
-    """What a recipe will cost."""
+    """What a recipe, and its search, will cost."""
     found = outlook(recipe, runs, measure=measure)
     return _shown(found, outlook_table, as_json)
 

@@ -112,6 +112,10 @@ class TestPlanned:
         stages = [trial.stage for trial in trials.of("tune", trials.plan)]
         assert all("base" not in stage.inputs for stage in stages)
         assert "pretrain" not in {stage.name for stage in with_ancestors(stages)}
+        # Its trials say which text it writes: nothing is tuned, or written, before them.
+        before = {stage.name for stage in trials.before_training}
+        assert "pairs" in before
+        assert not {"tune", "synthesize"} & before
         after = trials.of("tune", trials.of_base({"pretrain.weight_decay": 3.0}))
         assert [trial.stage.id for trial in after] == [stage.id for stage in stages]
 

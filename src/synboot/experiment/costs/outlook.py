@@ -1,17 +1,21 @@
-"""What a recipe will cost before it starts: stage by stage, and in all."""
+"""What a recipe and its search will cost before they start: stage by stage, and in all."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from synboot.core.errors import BadInput
 from synboot.experiment.costs.estimate import Estimate, Estimator, preset_of
 from synboot.experiment.costs.machine import Speed, speed_of
 from synboot.experiment.costs.text import Text, corpus_artifacts, oracle_tokens, text_of
-from synboot.experiment.plan import make_plan
+from synboot.experiment.plan import Plan, make_plan
 from synboot.experiment.recipe import Recipe
 from synboot.experiment.run import RunPaths
+from synboot.experiment.search.ahead import Ahead, StageAhead
+from synboot.experiment.search.trials import Trials
 from synboot.experiment.stages.corpus import check_oracle
 from synboot.model.settings import num_parameters, shape_of
 from synboot.pipeline.stage import Artifact, Stage
@@ -28,7 +32,8 @@ Outlook = dict[str, Any]
 
 
 def outlook(recipe: Recipe, runs: Path, *, measure: bool = True) -> Outlook:
-    """Tokens, FLOPs, hours, disk and memory of a recipe; what is done already costs nothing more.
+    """Tokens, FLOPs, hours, disk and memory of a recipe, and under `search` of its search; what is
+    done already costs nothing more.
 
     Writes no artifact: below `runs` at most a world's corpus, and the speed of this machine where
     it is measured. Without `measure` no hours and no memory are told.
@@ -50,7 +55,7 @@ def outlook(recipe: Recipe, runs: Path, *, measure: bool = True) -> Outlook:
         done = artifact(stage) is not None
         estimate = estimator.of(stage)
         seconds = None if done or speed is None else _seconds(stage, estimate, speed, recipe)
-        stages.append(_described(stage, done, estimate, seconds))
+        stages.append(_described(stage, "done" if done else "missing", estimate, seconds))
     left = [stage for stage in stages if stage["status"] == "missing"]
     missing = [stage for stage in plan.stages if artifact(stage) is None]
     return {
@@ -69,17 +74,72 @@ def outlook(recipe: Recipe, runs: Path, *, measure: bool = True) -> Outlook:
         "done": _total([stage for stage in stages if stage["status"] == "done"]),
         "disk_bytes": _disk(recipe, text, missing),
         "peak_memory_bytes": None if speed is None else _memory(recipe, speed, missing),
-        "not_estimated": sorted({s["name"] for s in left if s["basis"] == "unknown"}),
+        "not_estimated": _not_estimated(left),
+        "search": None if recipe.search is None else _search(plan, runs, estimator, text, speed),
         "speed": None if speed is None else _shown_speed(speed),
     }
 
 
-def _described(stage: Stage, done: bool, estimate: Estimate, seconds: float | None) -> Outlook:
+def _search(
+    plan: Plan, runs: Path, estimator: Estimator, text: Text, speed: Speed | None
+) -> Outlook:
+    """What the search of a plan's recipe brings about, each stage once, and what of it is done."""
+    recipe, paths = plan.recipe, RunPaths(runs, plan.recipe.name)
+    try:
+        # The files have been read: standard input can be read once only.
+        trials = Trials(recipe, runs, str(plan.corpus["corpus"].config["content"]))
+    except BadInput as error:  # as for a frozen recipe, whose winners hide what would be tried
+        return {"refused": str(error)}
+    ahead = Ahead(trials, paths).stages
+    stages = []
+    for one in ahead:
+        estimate, seconds = _of_search(one, estimator.of(one.stage), trials), None
+        if one.status == "missing" and speed is not None:
+            seconds = _seconds(one.stage, estimate, speed, recipe)
+        facts = {"decided": one.decided, "trial": one.trial, "shared": one.shared}
+        stages.append(_described(one.stage, one.status, estimate, seconds) | facts)
+    left = [stage for stage in stages if stage["status"] == "missing"]
+    missing = [one.stage for one in ahead if one.status == "missing"]
+    return {
+        "refused": None,
+        "trials": sum(stage["trial"] for stage in stages),
+        "trials_by_status": {
+            status: sum(stage["trial"] and stage["status"] == status for stage in stages)
+            for status in ("done", "diverged", "missing")
+        },
+        "arms": trials.arms,
+        "trials_per_arm": len(trials.settings),
+        "trials_of_tune": len(trials.tune_settings),
+        "training_tokens": trials.training_tokens,
+        "stages": stages,
+        "to_do": _total(left),
+        "shared_to_do": _total([stage for stage in left if stage["shared"]]),
+        "done": _total([stage for stage in stages if stage["status"] == "done"]),
+        "disk_bytes": _disk(recipe, text, missing),
+        "peak_memory_bytes": None if speed is None else _memory(recipe, speed, missing),
+        "not_estimated": _not_estimated(left),
+    }
+
+
+def _of_search(one: StageAhead, estimate: Estimate, trials: Trials) -> Estimate:
+    """An estimate for whatever settings will win: they change what tuning and text take, but of
+    pretraining, unless batches are searched, neither tokens nor FLOPs."""
+    settled = one.stage.name == "pretrain" and "pretrain.batch_rows" not in trials.search.space
+    if one.decided or settled or estimate.basis != "exact" or not estimate.flops:
+        return estimate
+    return replace(estimate, basis="estimated")
+
+
+def _not_estimated(left: list[Outlook]) -> list[str]:
+    return sorted({stage["name"] for stage in left if stage["basis"] == "unknown"})
+
+
+def _described(stage: Stage, status: str, estimate: Estimate, seconds: float | None) -> Outlook:
     return {
         "name": stage.name,
         "label": stage.label,
         "id": stage.id,
-        "status": "done" if done else "missing",
+        "status": status,
         "basis": estimate.basis,
         "tokens": estimate.tokens,
         "flops": estimate.flops,

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from synboot.core.errors import NotFinite, SynbootError
-from synboot.core.events import Display, EventLog, ReportProgress, read_events
+from synboot.core.events import Display, EventLog, ReportProgress
 from synboot.core.storage import atomic_file, write_json
 from synboot.experiment.arm_settings import REFERENCE, SAME_COST
 from synboot.experiment.arms import arm_names
 from synboot.experiment.plan import planned_cost
 from synboot.experiment.recipe import Recipe
 from synboot.experiment.run import RunPaths
+from synboot.experiment.search.ahead import Ahead, TrialAhead, lowest
 from synboot.experiment.search.cost import tuning_flops
 from synboot.experiment.search.frozen import frozen_recipe
 from synboot.experiment.search.settings import TUNE, Settings, edges, field_of
@@ -166,7 +167,7 @@ class _Search:
             raise SynbootError(
                 f"no trial of {trials[0].arm} came to a finite loss; search lower learning rates"
             )
-        winner = _lowest(losses)
+        winner = lowest(losses)
         settings = trials[winner].settings
         return {
             "winner": winner,
@@ -243,33 +244,17 @@ def describe_search(recipe: Recipe, runs: Path) -> Found:
     those of tune are known once repetition has a winner, of those with synthetic text once all that
     it is made with has."""
     trials, paths = Trials(recipe, runs), RunPaths(runs, recipe.name)
-    events = read_events(paths.events)
-    diverged = {str(event.get("id")) for event in events if event["event"] == "diverged"}
-    plan, winners, decided = trials.plan, dict[str, float](), set[str]()
     rows: dict[str, list[Found]] = {}
     left: dict[str, list[Stage]] = {}
-    for name in trials.names:
-        known = decided.issuperset(trials.waits_for(name))
-        own = trials.of(name, plan)
-        rows[name] = [_described(trial, paths, diverged if known else None) for trial in own]
-        left[name] = [
-            trial.stage
-            for trial, row in zip(own, rows[name], strict=True)
-            if row["status"] == "missing"
-        ]
-        losses = {
-            row["trial"]: row["validation_loss"] for row in rows[name] if row["status"] == "done"
-        }
-        if name in trials.deciding and losses and not left[name]:
-            winners |= own[_lowest(losses)].settings
-            plan = trials.of_base(winners)
-            decided.add(name)
+    for own in Ahead(trials, paths).searched:
+        rows[own.name] = [_described(one, own.decided) for one in own.trials]
+        left[own.name] = [one.trial.stage for one in own.trials if one.status == "missing"]
     missing = sum(map(len, left.values()))
     of_tune, stages = rows.pop(TUNE, None), left.pop(TUNE, [])
     tune = {} if of_tune is None else {TUNE: _what_of_tune(trials) | {"trials": of_tune}}
     if of_tune is not None:
         tune[TUNE]["estimated_flops_to_do"] = tuning_flops(trials.plan, stages, paths.store)
-    costs = [planned_cost(stage, recipe)["flops"] or 0 for own in left.values() for stage in own]
+    costs = [planned_cost(stage, recipe)["flops"] or 0 for some in left.values() for stage in some]
     return {
         **_what_is_searched(trials),
         **tune,
@@ -279,23 +264,15 @@ def describe_search(recipe: Recipe, runs: Path) -> Found:
     }
 
 
-def _described(trial: Trial, paths: RunPaths, diverged: set[str] | None) -> Found:
-    """A trial's id and status; without `diverged` its id is not known yet."""
-    row: Found = {"trial": trial.number, "settings": dict(trial.settings), "stage": None}
-    row |= {"status": "missing", "validation_loss": None}
-    if diverged is None:
-        return row
-    stage = trial.stage
-    if (artifact := Artifact.open(stage.directory(paths.store))) is not None:
-        row |= {"status": "done", "validation_loss": trial.loss(artifact.counts)}
-    elif stage.id in diverged:
-        row["status"] = "diverged"
-    return row | {"stage": stage.id}
-
-
-def _lowest(losses: Mapping[int, float]) -> int:
-    """The trial of lowest loss, the first of equal ones."""
-    return min(losses, key=lambda number: (losses[number], number))
+def _described(one: TrialAhead, decided: bool) -> Found:
+    """A trial's id and status; the id is not known until winners have decided it."""
+    return {
+        "trial": one.trial.number,
+        "settings": dict(one.trial.settings),
+        "stage": one.trial.stage.id if decided else None,
+        "status": one.status,
+        "validation_loss": one.loss,
+    }
 
 
 def shown(settings: Settings) -> str:

@@ -92,9 +92,11 @@ class Trials:
 
     @property
     def before_training(self) -> list[Stage]:
-        """The stages of synthetic text that need no model, whose errors should come first."""
+        """The stages of synthetic text that need no model, whose errors should come first. Tuning
+        from scratch needs none, but it is for its trials to say which text it writes."""
         stages = with_ancestors(s for chain in self.plan.chains.values() for s in chain.values())
-        return [s for s in stages if all(a.name != "pretrain" for a in with_ancestors([s]))]
+        trained = {PRETRAIN, TUNE}
+        return [s for s in stages if trained.isdisjoint(a.name for a in with_ancestors([s]))]
 
     @property
     def training_tokens(self) -> int:
