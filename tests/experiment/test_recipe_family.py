@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
 
 from synboot.core.config import read_recipe
-from synboot.core.events import QuietDisplay
+from synboot.core.errors import OutOfTime
+from synboot.core.events import QuietDisplay, read_events
 from synboot.experiment.arms import rivals_of_variants
 from synboot.experiment.plan import Plan, make_plan
 from synboot.experiment.recipe import Recipe, load_recipe
@@ -183,33 +186,89 @@ def test_what_cpu_small_made_is_a_part_of_it() -> None:
         assert everything.pretrain[arm, 0].id == plain.pretrain[arm, 0].id
 
 
+def test_gpu_small_says_how_large_its_models_are() -> None:
+    text = (ROOT / "recipes" / "gpu-small.yaml").read_text()
+    said = re.findall(r"(\d+m) ([\d,]+) \(([\d,]+)\)", text)
+    assert [preset for preset, _, _ in said] == ["5m", "20m", "50m"]
+    vocab_size = recipe_of("gpu-small").tokenizer.vocab_size
+    for preset, everything, rest in said:
+        assert (number(everything), number(rest)) == num_parameters(shape_of(preset), vocab_size)
+
+
 @pytest.mark.slow
 def test_gpu_small_reduced_to_a_cpu(small_corpus: Path, tmp_path: Path) -> None:
-    """All arms and controls, of one seed; what is brought back is small."""
-    recipe = recipe_of(
-        "gpu-small",
-        f"corpus.path={small_corpus}",
-        "corpus={group_field: topic, valid_fraction: 0.1, test_fraction: 0.1}",
-        "tokenizer.vocab_size=384",
-        "budget={unique_tokens: 4000, training_tokens: 4608, oracle_multiple: max}",
-        "model={preset: 0.6m, context: 64}",
-        "pretrain={batch_rows: 8, num_validations: 1}",
-        "tune={batch_rows: 16, num_validations: 1}",
-        "pairs={dimensions: 16, top_k: 4}",
-        "synthesize={max_tokens: 24, filters: {min_tokens: 2, max_repetition: 1.0}}",
-        "experiment={seeds: [3], repetition_multiples: [2]}",
-        "evaluate.bootstrap_resamples=200",
-        "runtime={workers: 1, threads: 1, slots: 16, part_draws: 32}",
+    """The recipe that is run on a GPU, in its precision and with its engine, in pieces: all arms
+    and controls, two seeds, each stage done once; what is brought back is small. Reduced are model,
+    text, training and the number of seeds."""
+    corpus, runs, seeds = tmp_path / "labelled.jsonl", tmp_path / "runs", (3, 4)
+    records = [json.loads(line) for line in small_corpus.read_text().splitlines()]
+    corpus.write_text(
+        "".join(
+            json.dumps({"id": r["id"], "text": r["text"], "label": r["id"].split("-")[0]}) + "\n"
+            for r in records
+        )
     )
+    recipe = recipe_of(
+        "frozen/gpu-small",
+        f"corpus.path={corpus}",
+        "corpus={valid_fraction: 0.1, test_fraction: 0.3}",
+        "tokenizer.vocab_size=384",
+        "budget={unique_tokens: 2500, training_tokens: 2048, oracle_multiple: max}",
+        "model={preset: 0.6m, context: 64}",
+        "pretrain={batch_rows: 2, num_validations: 1}",
+        "tune={batch_rows: 8, num_validations: 1}",
+        "pairs={dimensions: 16, top_k: 3}",
+        "synthesize={max_tokens: 24, filters: {min_tokens: 2, max_repetition: 1.0}}",
+        f"experiment.seeds={list(seeds)}",
+        "evaluate.bootstrap_resamples=200",
+        "runtime={precision: bfloat16, engine: torch, workers: 1, threads: 1, slots: 16, "
+        "part_draws: 32}",
+    )
+    pieces, seconds, result = 0, 3.0, None
     with own_threads():
-        result = run_recipe(recipe, tmp_path, display=QuietDisplay())
-    assert result is not None
-    assert set(result["arms"]) == {
+        while result is None:
+            pieces += 1
+            try:
+                result = run_recipe(recipe, runs, display=QuietDisplay(), stop_after=seconds)
+            except OutOfTime:
+                seconds *= 1.5  # on a slow machine too it comes to an end
+    events = list(read_events(runs / "gpu-small" / "events.jsonl"))
+    assert sum(event["event"] == "out_of_time" for event in events) == pieces - 1 >= 2
+    done = Counter(event["id"] for event in events if event["event"] == "stage_done")
+    assert done == {stage.id: 1 for stage in make_plan(recipe, runs).stages}
+    for name in ("pretrain", "tune", "synthesize"):
+        manifests = list(runs.glob(f"artifacts/{name}/*/manifest.json"))
+        numerics = [json.loads(path.read_text())["numerics"] for path in manifests]
+        assert {one["precision"] for one in numerics} == {"bfloat16"}
+
+    arms = {
         "repetition", "sbp", "oracle", "self_distillation", "random_pairs",
-        "repetition_2x", "repetition_same_cost",
+        "repetition_2x", "repetition_4x", "repetition_8x", "repetition_same_cost",
     }  # fmt: skip
+    assert set(result["arms"]) == arms == set(recipe.experiment.overrides)
+    for arm, found in result["arms"].items():
+        losses = [found["seeds"][str(seed)]["test"]["nats_per_token"] for seed in seeds]
+        assert len(found["seeds"]) == 2
+        assert found["test"]["nats_per_token"] == pytest.approx(sum(losses) / 2)
+        assert losses[0] != losses[1], arm
+        assert max(losses) < math.log(384)  # more was learnt than how many tokens there are
+    assert set(result["comparisons"]) == arms - {"repetition"}
+    for compared in result["comparisons"].values():
+        gain = compared["bits_per_byte"]
+        for interval in (gain, gain["seeds"], gain["both"]):
+            assert interval["low"] < gain["gain"] < interval["high"]
+        assert len(gain["by_seed"]) == 2
+    recovered = result["statistics"]["recovered"]
+    assert set(recovered) == {"sbp", "self_distillation", "random_pairs", "repetition_same_cost"}
+    for share in recovered.values():
+        for kind in ("seeds", "both"):
+            stated = share[kind].get("low") is not None
+            assert stated != bool(share[kind].get("refused")), share
+    ladder = [run["arm"] for run in result["data_efficiency"]["runs"]]
+    assert ladder == ["repetition", "repetition_2x", "repetition_4x", "repetition_8x", "oracle"]
     assert result["cost_inclusive"]["extra_tokens"] > 0
-    brought = list((tmp_path / "gpu-small").iterdir())
+
+    brought = list((runs / "gpu-small").iterdir())
     assert {"result.json", "report.html", "comparison.svg"} <= {path.name for path in brought}
     assert sum(path.stat().st_size for path in brought) < 8 << 20
-    assert json.loads((tmp_path / "gpu-small" / "result.json").read_text()) == result
+    assert json.loads((runs / "gpu-small" / "result.json").read_text()) == result
