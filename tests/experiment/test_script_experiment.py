@@ -20,6 +20,7 @@ flock 9  # several may be called at once
 printf '%s\\0' "$@" >> "$CALLS"
 printf '\\1' >> "$CALLS"
 """
+SEARCHED = ("cpu-small-all", "cpu-smaller-all")
 CHOSEN = ("cpu-small-chosen", "cpu-smaller-chosen", "cpu-larger-controls")
 SEARCH = "docs/experiment/cpu-small-all.search.json"
 
@@ -31,7 +32,8 @@ def clone(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / "script", clone / "script")
     frozen = clone / "recipes" / "frozen"
     frozen.mkdir(parents=True)
-    (frozen / "cpu-small-all.yaml").write_text("# Frozen by synboot search: x\nname: small\n")
+    for name in SEARCHED:
+        (frozen / f"{name}.yaml").write_text("# Frozen by synboot search: x\nname: small\n")
     for name in CHOSEN:
         (frozen / f"{name}.yaml").write_text("base: cpu-small-all.yaml\n")
     (clone / SEARCH).parent.mkdir(parents=True)
@@ -66,8 +68,9 @@ def called(
 ) -> tuple[subprocess.CompletedProcess[str], list[list[str]]]:
     calls = clone / "calls"
     runs = clone / "run s&"
-    (runs / "cpu-small-all").mkdir(parents=True, exist_ok=True)
-    (runs / "cpu-small-all" / "frozen.yaml").write_text(found)
+    for name in SEARCHED:
+        (runs / name).mkdir(parents=True, exist_ok=True)
+        (runs / name / "frozen.yaml").write_text(found)
     outcome = subprocess.run(
         [str(clone / "script" / "experiment"), *arguments],
         cwd=folder,
@@ -82,8 +85,11 @@ def called(
 
 def test_all_sizes_the_variants_and_one_report(clone: Path, tmp_path: Path) -> None:
     data = with_data(tmp_path / "the data: # here")
-    outcome, calls = called(clone, data.name, "runtime.threads=2", folder=tmp_path)
+    outcome, calls = called(
+        clone, "--processes", "1", data.name, "runtime.threads=2", folder=tmp_path
+    )
     assert outcome.returncode == 0, outcome.stderr
+    assert "gpu-small: not measured" in outcome.stderr
     recipes = ["recipes/cpu-small-variants.yaml"]
     recipes += [f"recipes/frozen/{size}.yaml" for size in CHOSEN]
     assert [call[:2] for call in calls[:-2]] == [["run", recipe] for recipe in recipes]
@@ -92,7 +98,7 @@ def test_all_sizes_the_variants_and_one_report(clone: Path, tmp_path: Path) -> N
         settings = [after for word, after in pairwise(call) if word == "--set"]
         values = parse_settings(settings)
         assert values["corpus"] == {"path": str(data / "enwiki_sec"), "group_field": "label"}
-        assert values["runtime"] == {"threads": 2}
+        assert values["runtime"] == {"threads": 2, "workers": 1}
         assert call[call.index("--runs") + 1] == str(runs)
         tasks = values.get("evaluate", {}).get("tasks", {})
         assert set(tasks) == (
@@ -109,8 +115,10 @@ def test_all_sizes_the_variants_and_one_report(clone: Path, tmp_path: Path) -> N
 
 def test_what_reads_test_text_alone_and_gpu_small(clone: Path, tmp_path: Path) -> None:
     data = with_data(tmp_path / "data")
-    outcome, calls = called(clone, "--test-only", "--gpu-small", str(data), folder=tmp_path)
+    arguments = ("--test-only", "--gpu-small", "--processes", "1", str(data))
+    outcome, calls = called(clone, *arguments, folder=tmp_path)
     assert outcome.returncode == 0, outcome.stderr
+    assert "not measured" not in outcome.stderr
     recipes = [f"recipes/frozen/{size}.yaml" for size in CHOSEN]
     recipes += ["recipes/frozen/gpu-small.yaml"] * 3
     assert [call[:2] for call in calls[:-2]] == [["run", recipe] for recipe in recipes]
@@ -138,7 +146,14 @@ def test_several_processes_share_each_run(clone: Path, tmp_path: Path) -> None:
     for number, one in enumerate(runs):
         assert one == runs[number - number % 3]
         assert one[-1] == "--share"
-    for wrong in ("0", "two", ""):
+    (clone / "calls").unlink()
+    _, calls = called(clone, str(data), folder=tmp_path)
+    processors = os.cpu_count()
+    if shutil.which("nvidia-smi") is None:
+        assert len(calls) - 2 == (processors or 1) * (1 + len(CHOSEN))
+    settings = [after for word, after in pairwise(calls[0]) if word == "--set"]
+    assert parse_settings(settings)["runtime"] == {"threads": 1, "workers": 1}
+    for wrong in ("0", "two"):
         outcome, _ = called(clone, "--processes", wrong, str(data), folder=tmp_path)
         assert outcome.returncode == 2
         assert "--processes: expected a number" in outcome.stderr
@@ -171,17 +186,46 @@ def test_no_test_text_is_read_before_a_variant_is_chosen(
     assert f"{name}.yaml: no such file" in outcome.stderr
 
 
-def test_a_search_that_finds_other_settings_stops_it(clone: Path, tmp_path: Path) -> None:
+def test_a_search_that_finds_other_settings_says_so_and_is_shown(
+    clone: Path, tmp_path: Path
+) -> None:
     data = str(with_data(tmp_path / "data"))
-    outcome, calls = called(clone, "--search", data, folder=tmp_path, found="name: other\n")
-    assert outcome.returncode == 3
-    assert "found other settings" in outcome.stderr
-    assert [call[:2] for call in calls] == [["search", "recipes/cpu-small-all.yaml"]]  # and no run
-    frozen = (clone / "recipes" / "frozen" / "cpu-small-all.yaml").read_text()
-    (clone / "calls").unlink()
-    outcome, calls = called(clone, "--search", data, folder=tmp_path, found=frozen)
+    arguments = ("--search", "--processes", "1", data)
+    outcome, calls = called(clone, *arguments, folder=tmp_path, found="name: other\n")
     assert outcome.returncode == 0, outcome.stderr
-    assert [call[0] for call in calls] == ["search", *["run"] * 4, "report", "report"]
+    assert "cpu-small-all: the search found other settings" in outcome.stderr
+    searched = [["search", f"recipes/{size}.yaml"] for size in SEARCHED]
+    assert [call[:2] for call in calls[:2]] == searched
+    assert [call[0] for call in calls[2:]] == [*["run"] * 4, "report", "report"]
+    runs = clone / "run s&"
+    made = [str(runs / size / "search.json") for size in SEARCHED]
+    assert set(made) < set(calls[-1])
+    assert SEARCH not in calls[-1]
+    frozen = (clone / "recipes" / "frozen" / "cpu-small-all.yaml").read_text()
+    outcome, _ = called(clone, *arguments, folder=tmp_path, found=frozen)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "found other settings" not in outcome.stderr
+
+
+def test_it_stops_after_a_time_with_the_exit_code_of_its_run(clone: Path, tmp_path: Path) -> None:
+    data, program = with_data(tmp_path / "data"), clone / ".venv" / "bin" / "synboot"
+    program.write_text(STUB + "exit 4\n")
+    arguments = ("--processes", "1", "--stop-after", "8m", str(data))
+    outcome, (call,) = called(clone, *arguments, folder=tmp_path)
+    assert outcome.returncode == 4
+    assert call[call.index("--stop-after") + 1] == "8m"
+
+
+def test_a_process_beside_that_fails_is_not_passed_over(clone: Path, tmp_path: Path) -> None:
+    data, program = with_data(tmp_path / "data"), clone / ".venv" / "bin" / "synboot"
+    program.write_text(
+        """#!/usr/bin/env bash
+if ! [ -p /dev/stdout ]; then echo "no room left" >&2; exit 5; fi  # beside the one we read
+"""
+    )
+    outcome, _ = called(clone, "--processes", "2", str(data), folder=tmp_path)
+    assert outcome.returncode == 5
+    assert "no room left" in outcome.stderr
 
 
 def test_a_folder_without_the_corpus_is_refused(clone: Path, tmp_path: Path) -> None:
