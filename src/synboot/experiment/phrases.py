@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
+from synboot.core.storage import digest
+
 Write = Callable[[float], str]
 
 RIVAL_VERDICTS = {"better": "ahead of", "unclear": "not clearly ahead of", "worse": "behind"}
@@ -101,11 +103,25 @@ def but_same_cost(result: Mapping[str, Any]) -> str:
     return f" (but for {arm_label(cost['arm'])})" if cost else ""
 
 
+def run_id(result: Mapping[str, Any]) -> str | None:
+    """What tells a run from others wherever it runs: the digest of the ids of its stages."""
+    stages = result.get("stages")
+    return digest(sorted(stages.values())) if stages else None
+
+
 def over_controls(result: Mapping[str, Any]) -> dict[str, Any]:
     """What SBP gains over its controls; a variant of an arm is none."""
     over = (result.get("statistics") or {}).get("sbp_over") or {}
     arms = result.get("arms") or {}
     return {arm: gains for arm, gains in over.items() if "of" not in (arms.get(arm) or {})}
+
+
+def of_own_samples(result: Mapping[str, Any]) -> str:
+    """Whether SBP's gain may be that of the model's own samples, as self-distillation has it."""
+    gain = (over_controls(result).get("self_distillation") or {}).get("bits_per_byte")
+    if not gain:
+        return "The self-distillation control would tell."
+    return f"SBP is {RIVAL_VERDICTS[verdict_of(gain)]} self-distillation here."
 
 
 def variants_over(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from synboot.experiment.phrases import (
     but_same_cost,
     governing,
     rivals,
+    run_id,
     variant_rows,
     verdict_of,
 )
@@ -108,6 +109,7 @@ def render(data: ReportData) -> str:
         arms=_arms(result),
         arms_over="documents and seeds" if _over_both(result) else "documents",
         seeds=_seeds(result),
+        run_id=run_id(result),
         variants=variant_rows(result),
         ensembles={"rows": ensemble_rows(result), "note": ensemble_note(result)},
         task_rows=task_rows(result),

@@ -13,7 +13,7 @@ from synboot.experiment.arm_settings import REFERENCE, SAME_COST
 from synboot.experiment.arms import rivals_of_variants
 from synboot.experiment.ensembles import ensemble_facts
 from synboot.experiment.findings import doubts, findings, metrics
-from synboot.experiment.phrases import but_same_cost, which_bases
+from synboot.experiment.phrases import but_same_cost, of_own_samples, run_id, which_bases
 from synboot.experiment.plan import Plan
 from synboot.experiment.recipe import Recipe
 from synboot.experiment.report_data import ReportData
@@ -118,6 +118,7 @@ def build_result(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
             stage.label: stage.id for stage in sorted(plan.stages, key=lambda stage: stage.label)
         },
     }
+    result["id"] = run_id(result)
     if "oracle" in recipe.experiment.arms:
         tokens = artifacts[plan.corpus["tokens"].id]
         result["oracle"] = {
@@ -396,8 +397,8 @@ def _caveats(result: Mapping[str, Any]) -> list[str]:
             f"Tuning hardly lowered the loss on {tuned['validated_on'].replace('_', ' ')}, if at "
             f"all (from {tuned['validation_loss_start']:.3f} to "
             f"{tuned['validation_loss_best']:.3f} nats a token): the synthesizer is hardly more "
-            "than the base model, and the gain of SBP may be that of the model's own samples. The "
-            "self-distillation control would tell."
+            "than the base model, and the gain of SBP may be that of the model's own samples. "
+            + of_own_samples(result)
         )
     caveats += seed_use_caveat(result)
     if result["oracle"] is not None and result["arms"]["oracle"]["mixture"][0]["passes"] < 1:
