@@ -234,6 +234,13 @@ def test_variants_are_shown_over_plain_sbp_with_their_settings() -> None:
     assert rows["sbp_top_p_1"]["ends"] == "[-0.35, -0.15]"
     assert rows["sbp"]["over_sbp"] == rows["oracle"]["over_sbp"] == ""
     assert rows["repetition"]["over_sbp"] == "-0.30"
+    assert rows["sbp_top_p_1"]["verdict"] == "Worse than plain SBP, over documents."
+    assert rows["sbp"]["verdict"] == ""
+    over = run["statistics"]["sbp_over"]["sbp_top_p_1"]["bits_per_byte"]
+    for gain, verdict in ((-0.3, "Better than plain SBP, over"), (0.05, "Not to be told from")):
+        over |= {"gain": gain, "low": gain - 0.1, "high": gain + 0.1}
+        rows = {row["arm"]: row for row in variants_section([run], signed=signed)[0]["rows"]}
+        assert rows["sbp_top_p_1"]["verdict"].startswith(verdict)
 
 
 def test_the_page_has_both_and_its_figures_are_valid() -> None:

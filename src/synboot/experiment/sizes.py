@@ -246,11 +246,24 @@ def _variants(result: Mapping[str, Any], signed: Write) -> list[dict[str, str]]:
                 "bits_per_byte": f"{facts['test']['bits_per_byte']:.4f}",
                 "over_sbp": signed(gain["gain"]) if gain else "",
                 "ends": ends(gain, signed),
+                "verdict": _beside_sbp(sbp_over.get(arm) or {}),
                 "saved": saved,
                 "saved_ends": saved_ends,
             }
         )
     return rows
+
+
+def _beside_sbp(over: Mapping[str, Any]) -> str:
+    """What SBP gains over an arm, in a sentence on the arm; nothing where nothing is known."""
+    if not is_number(over.get("gain")):
+        return ""
+    kind = "documents" if governing(over) is over else "documents and seeds"
+    return {
+        "worse": f"Better than plain SBP, over {kind}.",
+        "better": f"Worse than plain SBP, over {kind}.",
+        "unclear": "Not to be told from plain SBP.",
+    }[verdict_of(over)]
 
 
 def _turned(over: Mapping[str, Any]) -> dict[str, float]:
