@@ -23,8 +23,10 @@ import synboot
 from synboot.core.errors import BadInput
 from synboot.experiment.figures import NARROW, WIDE
 from synboot.experiment.figures_statistics import sizes_figure
+from synboot.experiment.phrases import run_id
 from synboot.experiment.report import render
 from synboot.experiment.report_data import ReportData
+from synboot.experiment.report_markdown import as_markdown
 from synboot.experiment.sizes import by_size, sizes_section, standing_lines, variants_section
 
 ROOT = Path(__file__).parents[2]
@@ -269,6 +271,41 @@ def test_the_page_has_both_and_its_figures_are_valid() -> None:
         ElementTree.fromstring(figure)
         assert "over random pairs" in figure
         assert "1,000 tokens: repetition +0.3000 [+0.2000, +0.4000]" in figure
+
+
+def test_runs_beside_the_first_have_their_own_tables() -> None:
+    """Those on test text; drawings and samples, which they have on their own pages, are not."""
+    first = size(1000, {"repetition": 0.3})
+    second = size(9000, {"repetition": 0.4, "random_pairs": 0.2})
+    second["arms"]["sbp"]["test"]["bits_per_byte"] = 1.9876
+    second["recipe"], second["caveats"] = "<larger>", ["Only so much."]
+    second["stages"] = {"corpus": "a"}
+    third = size(2000, {"repetition": 0.3, "sbp_top_p_1": 0.2})
+    third["split"] = "valid"
+    page = render(ReportData(first, [], {}, {}, beside=[second, third]))
+    read = Page(page)
+    assert not read.open
+    ids = [value for _, name, value in read.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    links = {value for tag, name, value in read.attributes if (tag, name) == ("a", "href")}
+    assert "#run-1-run" in links
+    assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
+    own = page[page.index('id="run-1-run"') : page.index('id="reading"')]
+    text = " ".join(Page(f"<main><section {own}<section></section></main>").text.split())
+    for shown in (
+        "<larger>: SBP recovers 23%",
+        "Only so much.",
+        str(run_id(second)),
+        "<larger>: The arms",
+        "1.9876",
+        "<larger>: What it cost",
+    ):
+        assert shown in text, shown
+    assert "<svg" not in own
+    assert "<figure" not in own
+    assert "run-2-" not in page
+    assert "1.9876" in as_markdown(page)
+    assert "run-1-" not in render(ReportData(first, [], {}, {}))
 
 
 def test_the_verb_puts_runs_beside_the_first(finished_run: Path, tmp_path: Path) -> None:

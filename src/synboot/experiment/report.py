@@ -101,25 +101,21 @@ def render(data: ReportData) -> str:
         "characters": lambda text: len(_text(text)),
     }
     result, pairs, synthetic = data.result, data.pairs, data.synthetic
+    # Of runs on validation text the variants stand on the page, of files that were scored one by
+    # one there is no more.
+    further = [run for run in data.beside if run.get("split") != "valid" and "recipe" in run]
+    part = environment.get_template("run.html.jinja")
+    others = [
+        Markup(part.render(_facts(run) | {"prefix": f"run-{i}-", "of_run": f"{run['recipe']}: "}))
+        for i, run in enumerate(further, start=1)
+    ]
     return environment.get_template("report.html.jinja").render(
-        result=result,
-        split=figures.scored_split(result),
-        headline=headline(result),
-        notes=_notes(result),
-        arms=_arms(result),
-        arms_over="documents and seeds" if _over_both(result) else "documents",
-        seeds=_seeds(result),
-        run_id=run_id(result),
-        variants=variant_rows(result),
-        ensembles={"rows": ensemble_rows(result), "note": ensemble_note(result)},
-        task_rows=task_rows(result),
-        contamination_rows=contamination_rows(result),
-        figures=_figures(data),
-        surely=statistics_section(result, signed=_signed, percent=_percent),
+        _facts(result) | {"prefix": "", "of_run": "", "figures": _figures(data)},
+        others=others,
+        other_names=[run["recipe"] for run in further],
         sizes=sizes_section([result, *data.beside], signed=_signed, percent=_percent),
         trials=variants_section(data.beside, signed=_signed),
         searches=searches_section(data.searches),
-        totals=_ledger_totals(result),
         duplicates=sum(_numbers((result["corpus"].get("exact_duplicates") or {}).values())),
         bad_records=sum(_numbers((result["corpus"].get("bad") or {}).values())),
         pair_counts=_counts(pairs.get("counts")),
@@ -129,11 +125,32 @@ def render(data: ReportData) -> str:
         synthetic_kept=_samples(synthetic, "samples"),
         synthetic_dropped=_dropped(_samples(synthetic, "dropped_samples")),
         seed_use=seed_use_line(result, _signed),
-        quality=quality_section(result),
         shown_characters=SHOWN_CHARACTERS,
         shown_samples=SHOWN_SAMPLES,
         shown_per_reason=SHOWN_PER_REASON,
     )
+
+
+def _facts(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page says of any run, the one it is of or one beside it."""
+    return {
+        "result": result,
+        "split": figures.scored_split(result),
+        "headline": headline(result),
+        "notes": _notes(result),
+        "arms": _arms(result),
+        "arms_over": "documents and seeds" if _over_both(result) else "documents",
+        "seeds": _seeds(result),
+        "run_id": run_id(result),
+        "variants": variant_rows(result),
+        "ensembles": {"rows": ensemble_rows(result), "note": ensemble_note(result)},
+        "task_rows": task_rows(result),
+        "contamination_rows": contamination_rows(result),
+        "figures": None,
+        "surely": statistics_section(result, signed=_signed, percent=_percent),
+        "totals": _ledger_totals(result),
+        "quality": quality_section(result),
+    }
 
 
 def headline(result: Mapping[str, Any]) -> str:

@@ -56,10 +56,10 @@ def report(
     `{arm: file of evaluate}`, several files an arm for several training seeds (or a list of
     `arm=file`). Arms are named as in a recipe: gains are over `repetition`, recovered needs `sbp`
     and `oracle` too. Runs after the first stand beside it: SBP's gains by size, a curve that is
-    written alone too (`output`, ending in .svg), and variants that were compared on validation
-    text; files are the search.json of searches, whose trials are shown. An output that ends in .md
-    has the sentences and tables without drawings and samples. `seed` (0) and `bootstrap_resamples`
-    (10,000) are of a comparison; a run has its own.
+    written alone too (`output`, ending in .svg), their tables, and variants that were compared on
+    validation text; files are the search.json of searches, whose trials are shown. An output that
+    ends in .md has the sentences and tables without drawings and samples. `seed` (0) and
+    `bootstrap_resamples` (10,000) are of a comparison; a run has its own.
 
     Counts: the result, as in result.json, of several runs with the others as `beside` and what is
     said of size as `standing`. Raises BadInput.
