@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from synboot.core.errors import BadInput
+from synboot.experiment.arm_settings import ExperimentConfig
 from synboot.experiment.arms import PAID_STAGES, arm_sources
 from synboot.experiment.plan import Plan, make_plan, planned_cost
-from synboot.experiment.recipe import ExperimentConfig, load_recipe
+from synboot.experiment.recipe import load_recipe
 from synboot.experiment.stages.corpus import check_oracle
 from synboot.pipeline.stage import Artifact
 

@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -76,6 +77,12 @@ def test_recipes_are_valid(path: Path) -> None:
     needs_path = read_recipe(path)["corpus"].get("world") is None
     recipe = load_recipe(path, ["corpus.path=somewhere"] if needs_path else [])
     assert recipe.name == path.stem
+
+
+def test_settings_of_recipes_are_those_that_are_checked() -> None:
+    """docs/recipe.md is made from the classes, each of whose fields says what it is for."""
+    made = runpy.run_path(str(ROOT / "docs" / "recipe.py"))["page"]()
+    assert made == (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8")
 
 
 def test_links_and_pictures_exist() -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from synboot.core.config import Config, merge
 
@@ -66,7 +66,9 @@ class VariantConfig(Config):
     """An arm of its own that is another one with other settings."""
 
     of: ArmName
+    """The arm whose text and settings it has."""
     set: Settings = Field(default_factory=dict)
+    """What it has otherwise, by dotted name: `{tune.passes: 4}`."""
     rounds: int = Field(default=1, ge=1)
     """Times that text is written: the jointly trained model of a round is the base of the next."""
 
@@ -159,3 +161,73 @@ def by_section(settings: Mapping[str, Any]) -> dict[str, Any]:
             value = {part: value}
         nested = merge(nested, value)
     return nested
+
+
+class ExperimentConfig(Config):
+    """Which arms are compared over which training seeds."""
+
+    arms: tuple[ArmName, ...] = ("repetition", "sbp", "oracle")
+    """repetition (of the unique text), sbp and oracle (more unique text); controls:
+    self_distillation (the base model's own text), random_pairs (a synthesizer tuned on them) and
+    real_context (pairs of real documents in one row)."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of weights and data order. What writes synthetic text (base, tuning, synthesis) has
+    the first of them, and all arms of its kind share the text, unless `bootstrap_per_seed`."""
+    bootstrap_per_seed: bool = False
+    """Write the synthetic text anew for every seed, so that intervals over seeds cover it."""
+    repetition_multiples: tuple[Annotated[float, Field(gt=1)], ...] = ()
+    """Arms that repeat so many times the unique text, for data efficiency: 2, 4, 8."""
+    cost_inclusive: bool = False
+    """An arm that repeats for longer: by the FLOPs that SBP paid beside the arms (`arms`)."""
+    variants: dict[str, VariantConfig] = Field(default_factory=dict)
+    """Arms that are others with other settings, by name."""
+    overrides: dict[str, Settings] = Field(default_factory=dict)
+    """Settings of single arms, which their variants have too; null takes an arm's out of a base."""
+    ensembles: bool = False
+    """Also score the mean probability of an arm's seeds."""
+
+    @field_validator("overrides", mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        if type(given) is not dict:
+            return given
+        taken_out = [arm for arm, settings in given.items() if settings is None]
+        for arm in taken_out:
+            if arm not in (*get_args(ArmName), SAME_COST) and not is_multiple(str(arm)):
+                raise ValueError(f"expected an arm to take out, got {arm}")
+        return {arm: settings for arm, settings in given.items() if arm not in taken_out}
+
+    def kind_of(self, arm: str) -> str:
+        """What an arm is a variant of; itself, if it is none."""
+        return self.variants[arm].of if arm in self.variants else arm
+
+    def settings_of(self, arm: str) -> dict[str, Any]:
+        """The arm's own settings; a variant has those of its arm, and its own above them."""
+        return settings_of(arm, self.variants, self.overrides)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        for name, values in (("arms", self.arms), ("seeds", self.seeds)):
+            if not values or len(set(values)) != len(values):
+                raise ValueError(f"{name}: expected at least one and no two alike")
+        if len({f"{multiple:g}" for multiple in self.repetition_multiples}) != len(
+            self.repetition_multiples
+        ):
+            raise ValueError("repetition_multiples: expected no two alike")
+        return self
+
+    @model_validator(mode="after")
+    def _arms_that_settings_need(self) -> Self:
+        for name, arm in (("repetition_multiples", "repetition"), ("cost_inclusive", "sbp")):
+            if getattr(self, name) and arm not in self.arms:
+                raise ValueError(f"{name}: expected {arm} among the arms")
+        if self.ensembles and len(self.seeds) == 1:
+            raise ValueError("ensembles: expected several seeds")
+        return self
+
+    @model_validator(mode="after")
+    def _settings_of_arms(self) -> Self:
+        multiples = (arm_of_multiple(multiple) for multiple in self.repetition_multiples)
+        known = (*get_args(ArmName), *multiples, SAME_COST)
+        check_arms(known, self.variants, self.overrides)
+        return self

@@ -25,11 +25,12 @@ from typing import Any
 from synboot.experiment.arm_settings import (
     REFERENCE,
     SAME_COST,
+    ExperimentConfig,
     VariantConfig,
     arm_of_multiple,
     settings_for,
 )
-from synboot.experiment.recipe import BudgetConfig, ExperimentConfig
+from synboot.experiment.recipe import BudgetConfig
 
 WITH_SYNTHETIC = ("sbp", "self_distillation", "random_pairs")
 WITH_PAIRED = "real_context"

@@ -20,8 +20,11 @@ class BaseModelConfig(Config):
     preset: str | None = None
     """Of writers: the size that the base model and the synthesizer have."""
     learning_rate: float | None = Field(default=None, gt=0)
+    """As in pretrain."""
     weight_decay: float | None = Field(default=None, ge=0)
+    """As in pretrain."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
+    """As in pretrain."""
 
     def settings(self) -> dict[str, Any]:
         """Those that are given, as settings of a recipe: `{model.preset: 3m}`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -25,18 +25,7 @@ from synboot.data.corpus import MAX_DOCUMENT_BYTES, LongDocuments, OnBad
 from synboot.data.cuts import MIN_PIECE_BYTES
 from synboot.data.mixture import MixtureOrder
 from synboot.eval.quality.settings import QualityConfig
-from synboot.experiment.arm_settings import (
-    REFERENCE,
-    SAME_COST,
-    ArmName,
-    Settings,
-    VariantConfig,
-    arm_of_multiple,
-    by_section,
-    check_arms,
-    is_multiple,
-    settings_of,
-)
+from synboot.experiment.arm_settings import REFERENCE, ExperimentConfig, by_section
 from synboot.experiment.base_model import BaseModelConfig
 from synboot.experiment.search.settings import SearchConfig, check_search
 from synboot.experiment.task_recipe import Tasks
@@ -68,17 +57,24 @@ class CorpusConfig(Config):
     facts: FactsConfig = FactsConfig()
     """Which world, if the world is facts."""
     text_field: str = "text"
+    """The field that has a record's text."""
     id_field: str = "id"
+    """The field that has its id; where the first record has no `id`, ids are file and line."""
     group_field: str | None = None
-    """Documents of one group stay on one side of every split and budget. Of a text file: folder."""
+    """The field that names a document's group, all of which is on one side of every split and
+    budget; of text files `folder`, or none."""
     license: str | None = None
     """Licence of documents that name none."""
     on_bad: OnBad = "stop"
+    """What a bad record does: stop the run, or be skipped and counted."""
     max_document_bytes: int = Field(default=MAX_DOCUMENT_BYTES, ge=MIN_PIECE_BYTES)
     """UTF-8 bytes of a document's text; a longer one is a bad record, or is split."""
     long_documents: LongDocuments = "stop"
+    """A longer one is a bad record, or split into pieces of one group, at the best break."""
     valid_fraction: float = Field(default=0.05, gt=0, lt=0.5)
+    """Share of groups for validation, where the files name no splits."""
     test_fraction: float = Field(default=0.05, gt=0, lt=0.5)
+    """Share of groups for test."""
     max_heldout_overlap: float = Field(default=0.2, ge=0, le=1)
     """Training documents with a larger share of their 13-word windows in held-out text go."""
 
@@ -121,6 +117,7 @@ class TokenizerConfig(Config):
     """Byte-level BPE, trained on the unique budget."""
 
     vocab_size: int = Field(ge=258, le=1 << 20)
+    """Entries, 256 of them single bytes."""
 
 
 class BudgetConfig(Config):
@@ -145,7 +142,9 @@ class ModelConfig(Config):
     """Shape and context of every model of the run."""
 
     preset: str
+    """One of the presets that docs/recipe.md lists."""
     context: int = Field(ge=MIN_CONTEXT)
+    """Positions of a row, and the longest text that a model sees."""
 
     @model_validator(mode="after")
     def _known_preset(self) -> Self:
@@ -194,6 +193,7 @@ class TuneConfig(LoopConfig, TuneValidationConfig):
     are recalled of the paper."""
 
     schedule: Literal["cosine", "constant"] = "constant"
+    """Of the learning rate after warmup."""
     passes: int = Field(default=2, ge=1)
     """Times that every ordered pair is seen."""
     initial: Literal["base", "scratch"] = "base"
@@ -234,79 +234,14 @@ class EvaluateConfig(Config):
     """Held-out likelihood and its statistics."""
 
     split: Literal["test", "valid"] = "test"
+    """The held-out documents that are scored."""
     checkpoint: CheckpointRule = "best"
     """The one rule for all arms: the last, or the best on validation, which stops an arm that
     overfits (repetition, first of all) where it should be stopped."""
     bootstrap_resamples: int = Field(default=10_000, ge=100)
+    """Of documents, for intervals."""
     tasks: Tasks = ()
     """A list of tasks, or {name: path or settings}."""
-
-
-class ExperimentConfig(Config):
-    """Which arms are compared over which training seeds."""
-
-    arms: tuple[ArmName, ...] = ("repetition", "sbp", "oracle")
-    seeds: tuple[int, ...] = (0,)
-    """Seeds of weights and data order. What writes synthetic text (base, tuning, synthesis) has
-    the first of them, and all arms of its kind share the text, unless `bootstrap_per_seed`."""
-    bootstrap_per_seed: bool = False
-    """Write the synthetic text anew for every seed, so that intervals over seeds cover it."""
-    repetition_multiples: tuple[Annotated[float, Field(gt=1)], ...] = ()
-    """Arms that repeat so many times the unique text, for data efficiency: 2, 4, 8."""
-    cost_inclusive: bool = False
-    """An arm that repeats for longer: by the FLOPs that SBP paid beside the arms (`arms`)."""
-    variants: dict[str, VariantConfig] = Field(default_factory=dict)
-    """Arms that are others with other settings, by name."""
-    overrides: dict[str, Settings] = Field(default_factory=dict)
-    """Settings of single arms, which their variants have too; null takes an arm's out of a base."""
-    ensembles: bool = False
-    """Also score the mean probability of an arm's seeds."""
-
-    @field_validator("overrides", mode="before")
-    @classmethod
-    def _without_nulls(cls, given: Any) -> Any:
-        if type(given) is not dict:
-            return given
-        taken_out = [arm for arm, settings in given.items() if settings is None]
-        for arm in taken_out:
-            if arm not in (*get_args(ArmName), SAME_COST) and not is_multiple(str(arm)):
-                raise ValueError(f"expected an arm to take out, got {arm}")
-        return {arm: settings for arm, settings in given.items() if arm not in taken_out}
-
-    def kind_of(self, arm: str) -> str:
-        """What an arm is a variant of; itself, if it is none."""
-        return self.variants[arm].of if arm in self.variants else arm
-
-    def settings_of(self, arm: str) -> dict[str, Any]:
-        """The arm's own settings; a variant has those of its arm, and its own above them."""
-        return settings_of(arm, self.variants, self.overrides)
-
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
-        for name, values in (("arms", self.arms), ("seeds", self.seeds)):
-            if not values or len(set(values)) != len(values):
-                raise ValueError(f"{name}: expected at least one and no two alike")
-        if len({f"{multiple:g}" for multiple in self.repetition_multiples}) != len(
-            self.repetition_multiples
-        ):
-            raise ValueError("repetition_multiples: expected no two alike")
-        return self
-
-    @model_validator(mode="after")
-    def _arms_that_settings_need(self) -> Self:
-        for name, arm in (("repetition_multiples", "repetition"), ("cost_inclusive", "sbp")):
-            if getattr(self, name) and arm not in self.arms:
-                raise ValueError(f"{name}: expected {arm} among the arms")
-        if self.ensembles and len(self.seeds) == 1:
-            raise ValueError("ensembles: expected several seeds")
-        return self
-
-    @model_validator(mode="after")
-    def _settings_of_arms(self) -> Self:
-        multiples = (arm_of_multiple(multiple) for multiple in self.repetition_multiples)
-        known = (*get_args(ArmName), *multiples, SAME_COST)
-        check_arms(known, self.variants, self.overrides)
-        return self
 
 
 def _num_cpus() -> int:
@@ -325,10 +260,13 @@ class RuntimeConfig(Config):
     threads: int = Field(default_factory=_num_cpus, ge=1)
     """Threads of a training process; the processes of parts have one each."""
     device: DeviceName = "auto"
+    """Where models are; auto takes a CUDA device where there is one."""
     precision: Precision = "auto"
+    """Of matrix products in training; auto is bfloat16 on a GPU, float32 on a CPU."""
     compile: CompileName = "auto"
     """Compile a model's blocks for training; auto does from 1e13 FLOPs on, where a compiler is."""
     micro_rows: int | None = Field(default=None, ge=1)
+    """Rows of one forward pass; gradients of a step are added up over them."""
     slots: int | None = Field(default=None, ge=1)
     """Sequences that are sampled together, at most; by default 64 on a CPU, 1,024 on a GPU."""
     engine: EngineName = "auto"
@@ -341,13 +279,16 @@ class RuntimeConfig(Config):
     part_draws: int | None = Field(default=None, ge=1)
     """Draws of a part; by default 512 on a CPU, 8,192 on a GPU."""
     checkpoint_seconds: float = Field(default=60.0, ge=0)
+    """Between checkpoints of a training."""
 
 
 class Recipe(Config):
     """A whole run. Every field but `search` and `runtime` may change results."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Of the run's folder below runs/; by default the file's."""
     seed: int = 0
+    """Of splits, budgets, pairs, draws and resamples; those of training are `experiment.seeds`."""
     corpus: CorpusConfig
     tokenizer: TokenizerConfig
     budget: BudgetConfig

@@ -23,6 +23,7 @@ class TaskConfig(Config):
     """A task: files of items, and how they are put to a model."""
 
     name: str = Field(pattern=rf"^{NAME}$")
+    """In tables and files."""
     path: str | tuple[str, ...]
     """Files, directories, globs or URLs of JSON lines or Parquet."""
     kind: Kind | None = None

@@ -22,6 +22,7 @@ class PairFilterConfig(Config):
     min_similarity: float = Field(default=0.3, ge=-1, le=1)
     """Cosine similarity of the two documents, at least."""
     max_similarity: float = Field(default=1.0, ge=-1, le=1)
+    """At most."""
     max_window_overlap: float = Field(default=0.5, ge=0, le=1)
     """Share of 13-word windows in common (of the document with fewer), at most."""
     max_pairs_per_document: int = Field(default=10, ge=1)

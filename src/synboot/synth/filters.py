@@ -31,6 +31,7 @@ class TextFilterConfig(Config):
     where real documents, too, are mostly longer than the room that a row leaves for d2. They are
     trained on like any other, with END as the border to the next."""
     min_tokens: int = Field(default=8, ge=1)
+    """Of a text; a shorter one is dropped."""
     max_repetition: float = Field(default=0.5, ge=0, le=1)
     """Share of a text's 4-token windows that repeat an earlier one, at most."""
     max_seed_overlap: float = Field(default=0.5, ge=0, le=1)

@@ -17,7 +17,9 @@ class SamplingConfig(Config):
     """How a token is drawn. Temperature 1 and top-p 0.9 are recalled of the paper."""
 
     temperature: float = Field(default=1.0, ge=0)
+    """Divides the logits; 0 takes the likeliest token."""
     top_p: float = Field(default=0.9, gt=0, le=1)
+    """The likeliest tokens that together have this probability; 1 for all."""
     top_k: int = Field(default=0, ge=0)
     """Only the k most likely tokens; 0 for all."""
     max_tokens: int = Field(default=4096, ge=1)

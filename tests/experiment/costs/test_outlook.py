@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 
 from synboot.cli import app
 from synboot.core.events import QuietDisplay
+from synboot.experiment.arm_settings import ExperimentConfig
 from synboot.experiment.costs import machine
 from synboot.experiment.costs.machine import speed_of
 from synboot.experiment.costs.outlook import outlook
-from synboot.experiment.recipe import ExperimentConfig, Recipe, load_recipe
+from synboot.experiment.recipe import Recipe, load_recipe
 from synboot.experiment.run import run_recipe
 from synboot.experiment.stages.process import own_threads
 from synboot.model.flops import cost_of_shape, training_flops

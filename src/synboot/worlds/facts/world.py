@@ -44,7 +44,9 @@ class FactsConfig(Config):
     """Which facts world it is."""
 
     persons: int = Field(default=1200, ge=8, le=MAX_PERSONS)
+    """People whom its documents are about."""
     documents_per_person: int = Field(default=6, ge=1, le=1000)
+    """Documents about each."""
     seed: int = 0
     """Key of names, facts and texts, whatever the seed of the run."""
 
