@@ -365,6 +365,7 @@ def report(
     bootstrap_resamples: Annotated[
         int | None, typer.Option(help="Of a comparison's test documents; 10,000 by default.")
     ] = None,
+    note: Annotated[list[str] | None, typer.Option(help="For the top of the page.")] = None,
 ) -> None:
     """Write the page that shows what a run, or a comparison of models, found."""
 
@@ -384,8 +385,8 @@ def _run(
 
     if dry_run:
         print(show_stages_of(recipe, runs, until, as_json=json_output))
-        return
-    print(run_and_show(recipe, runs, until, stop_after, share, as_json=json_output))
+    else:
+        print(run_and_show(recipe, runs, until, stop_after, share, as_json=json_output))
 
 
 def _loaded(path: Path, settings: list[str] | None) -> Recipe:

@@ -110,7 +110,8 @@ def test_all_sizes_the_variants_and_one_report(clone: Path, tmp_path: Path) -> N
     shown = [*(str(runs / size) for size in sizes), SEARCH]
     for call, form in zip(calls[-2:], ("html", "md"), strict=True):
         output = ["--output", str(runs / f"experiment.{form}"), "--overwrite"]
-        assert call == ["report", *shown, *output]
+        assert call == ["report", *shown, "--note", call[-4], *output]
+        assert call[-4].startswith("gpu-small: not measured")
 
 
 def test_what_reads_test_text_alone_and_gpu_small(clone: Path, tmp_path: Path) -> None:
@@ -133,6 +134,7 @@ def test_what_reads_test_text_alone_and_gpu_small(clone: Path, tmp_path: Path) -
     runs = clone / "run s&"
     shown = [str(runs / name) for name in (*CHOSEN, *names)]
     assert calls[-1][: len(shown) + 2] == ["report", *shown, "docs/experiment/cpu-small-variants"]
+    assert "--note" not in calls[-1]
     assert names == ["gpu-small-5m", "gpu-small-20m", "gpu-small-50m"]
 
 

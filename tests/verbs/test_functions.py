@@ -254,6 +254,12 @@ def test_a_comparison_knows_how_its_arms_were_trained(corpus: Path, tmp_path: Pa
     assert again.id == made.id
     with pytest.raises(BadInput, match="is there already"):
         synboot.report({"sbp": source["sbp"]}, tmp_path / "report.html")
+    noted = ("one <b>&", "another [one]")
+    for name in ("noted.html", "noted.md"):
+        synboot.report(source, tmp_path / name, bootstrap_resamples=100, note=noted)
+    page = (tmp_path / "noted.html").read_text()
+    assert page.index("</h1>") < page.index("<p>one &lt;b&gt;&amp;</p>") < page.index("<nav")
+    assert "\n\nanother \\[one\\]\n" in (tmp_path / "noted.md").read_text()
 
 
 def test_groups_of_documents_go_from_evaluate_into_the_report(

@@ -50,6 +50,7 @@ def report(
     *,
     seed: int | None = None,
     bootstrap_resamples: int | None = None,
+    note: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> Outcome:
     """Write the page of a finished run (its directory, such as runs/demo), or of a comparison:
@@ -59,7 +60,8 @@ def report(
     written alone too (`output`, ending in .svg), their tables, and variants that were compared on
     validation text; files are the search.json of searches, whose trials are shown. An output that
     ends in .md has the sentences and tables without drawings and samples. `seed` (0) and
-    `bootstrap_resamples` (10,000) are of a comparison; a run has its own.
+    `bootstrap_resamples` (10,000) are of a comparison; a run has its own. What `note` says, such as
+    what was left out, stands below the headline.
 
     Counts: the result, as in result.json, of several runs with the others as `beside` and what is
     said of size as `standing`. Raises BadInput.
@@ -84,7 +86,7 @@ def report(
     else:
         resamples = 10_000 if bootstrap_resamples is None else bootstrap_resamples
         data = _of_scores(arms, seed=seed or 0, num_resamples=resamples)
-    page = page_for(path, data)
+    page = page_for(path, replace(data, notes=tuple(note or ())))
     if path.exists() and path.read_bytes() != page.encode("utf-8") and not overwrite:
         raise BadInput(f"{path}: is there already; name another output, or say --overwrite")
     curve = sizes_figure([data.result, *data.beside])
