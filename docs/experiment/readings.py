@@ -1,4 +1,4 @@
-"""What results.md reads from finished runs, on validation text alone.
+"""What results.md reads from finished runs beside their tables: on validation text, but for `draw`.
 
 python docs/experiment/readings.py context RUNS/NAME LABEL ...
     nats a token, by how many tokens before it the model is shown; LABEL as in `synboot status`
@@ -6,6 +6,8 @@ python docs/experiment/readings.py context RUNS/NAME LABEL ...
 python docs/experiment/readings.py early RUNS/NAME ...
     how a seed's validation loss on the way goes with its loss at the end, both less the mean of
     its arm's seeds
+python docs/experiment/readings.py draw FOLDER RUNS/NAME ...
+    the drawings of results.md: sizes.svg, and of each run NAME-curves.svg and NAME-efficiency.svg
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from transformers import AutoModelForCausalLM
 
 from synboot.core.storage import read_json
 from synboot.data.tokens import TokenStore
+from synboot.experiment import figures, figures_statistics
 
 CONTEXTS = (1, 2, 4, 8, 16, 64, 250)
 TOKENS = 1500
@@ -58,6 +61,24 @@ def early(runs: list[Path]) -> None:
         print(f"| {number} | " + " | ".join(f"{value:.2f}" for value in values) + " |")
 
 
+def draw(folder: Path, runs: list[Path]) -> None:
+    """Drawings as on the runs' pages, as files."""
+    results = {run: read_json(run / "result.json") for run in runs}
+    drawn = {"sizes": figures_statistics.sizes_figure(list(results.values()))}
+    for run, result in results.items():
+        curves = [
+            {"arm": arm, "seed": seed, "points": read_json(own / "history.json")}
+            for arm, facts in result["arms"].items()
+            for seed in facts["seeds"]
+            if (own := _stages(run)[f"pretrain {arm}, seed {seed}"])
+        ]
+        drawn[f"{run.name}-curves"] = figures.curves_figure(curves)
+        drawn[f"{run.name}-efficiency"] = figures_statistics.efficiency_figure(result)
+    for name, svg in drawn.items():
+        if svg is not None:
+            (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
+
+
 def _stages(run: Path) -> dict[str, Path]:
     """Directories of a run's stages by label."""
     stages: list[dict[str, Any]] = read_json(run / "stages.json")
@@ -92,6 +113,8 @@ if __name__ == "__main__":
     what, *rest = sys.argv[1:] or ["help"]
     if what == "context" and len(rest) > 1:
         context(Path(rest[0]), rest[1:])
+    elif what == "draw" and len(rest) > 1:
+        draw(Path(rest[0]), [Path(run) for run in rest[1:]])
     elif what == "early" and rest:
         early([Path(run) for run in rest])
     else:
