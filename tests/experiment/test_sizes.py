@@ -230,6 +230,11 @@ def test_variants_are_shown_over_plain_sbp_with_their_settings() -> None:
     run["arms"]["sbp_top_p_1"] |= {"of": "sbp", "settings": {"synthesize.top_p": 1.0}}
     shown = variants_section([size(1000, {"repetition": 1.0}), run], signed=signed)
     assert [each["recipe"] for each in shown] == ["run-1000"]
+    run["arms"]["sbp_top_p_1"]["test"]["bits_per_byte"] = 0.5  # the last arm
+    (sorted_run,) = variants_section([run], signed=signed)
+    assert sorted_run["rows"][0]["arm"] == "sbp_top_p_1"
+    values = [float(row["bits_per_byte"]) for row in sorted_run["rows"]]
+    assert values == sorted(values)
     rows = {row["arm"]: row for row in shown[0]["rows"]}
     assert rows["sbp_top_p_1"]["settings"] == "synthesize.top_p 1"
     assert rows["sbp_top_p_1"]["over_sbp"] == "-0.25"

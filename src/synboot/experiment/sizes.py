@@ -220,7 +220,8 @@ def _test_text(result: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def variants_section(results: Results, *, signed: Write) -> list[dict[str, Any]]:
-    """Of each run that compares variants on validation text, a row an arm beside plain SBP."""
+    """Of each run that compares variants on validation text, a row an arm beside plain SBP, lowest
+    bits per byte first."""
     return [
         {"recipe": result["recipe"], "rows": _variants(result, signed)}
         for result in results
@@ -235,7 +236,8 @@ def _variants(result: Mapping[str, Any], signed: Write) -> list[dict[str, str]]:
         for arm, of in ((result.get("statistics") or {}).get("sbp_over") or {}).items()
     }
     rows = []
-    for arm, facts in result["arms"].items():
+    by_loss = sorted(result["arms"].items(), key=lambda arm: arm[1]["test"]["bits_per_byte"])
+    for arm, facts in by_loss:
         gain = _turned(sbp_over.get(arm) or {})
         saved, saved_ends = saved_by_seed(result, signed, arm)
         rows.append(
