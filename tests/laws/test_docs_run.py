@@ -86,10 +86,20 @@ def test_settings_of_recipes_are_those_that_are_checked() -> None:
 
 
 def test_links_and_pictures_exist() -> None:
-    for text, folder in ((README, ROOT), (DESIGN, ROOT / "docs")):
-        for target in re.findall(r"\]\(([^)]+)\)", text):
-            if not target.startswith(("http", "#")):
-                assert (folder / target.split("#")[0]).exists(), target
+    for page in (ROOT / "README.md", ROOT / "LOG.md", *(ROOT / "docs").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^\s)]+)\)", text):
+            if not target.startswith("http"):
+                file, _, heading = target.partition("#")
+                aim = page.parent / file if file else page
+                assert aim.exists(), (page.name, target)
+                assert not heading or heading in _anchors(aim), (page.name, target)
+
+
+def _anchors(page: Path) -> list[str]:
+    """Of its headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings]
 
 
 def test_every_law_has_a_test() -> None:
