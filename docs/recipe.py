@@ -25,11 +25,16 @@ _HEAD = """# The settings of a recipe
 test compares the two.
 
 A recipe is a YAML file of the sections below. `base: other.yaml`, a path relative to the file, \
-takes another recipe's settings, which its own lie above. Over the file lie variables of the \
-environment (`SYNBOOT_PAIRS__MIN_SIMILARITY=0.2`), over these `--set pairs.min_similarity=0.2` (a \
-value is YAML). A key that does not exist and a value out of range end the command with exit code \
-2, before anything is written. Every setting but those of `search` and `runtime` is part of what a \
-result is: change one, and the stages that depend on it are made anew, the others found done.
+takes another recipe's settings, which its own lie above: mappings merge, lists are replaced. Over \
+the file lie variables of the environment (`SYNBOOT_PAIRS__MIN_SIMILARITY=0.2`), over these \
+`--set pairs.min_similarity=0.2` (a value is YAML). A key that does not exist and a value out of \
+range end the command with exit code 2, before anything is written; what only the corpus or a \
+model can tell is refused later, also with 2.
+
+A setting is part of what a result is: change one, and the stages that depend on it are made anew, \
+the others found done. Not so `search`, `runtime`, `name`, `evaluate.bootstrap_resamples`, \
+`synthesize.max_draws_per_seed` and how a judge is reached; files count by what is in them, not by \
+their path.
 """
 _SHAPES = """
 ## Presets
@@ -52,15 +57,19 @@ def page() -> str:
     return "".join([*parts, _SHAPES, _presets()])
 
 
-def _sections(path: str, section: type[Config], is_optional: bool) -> Iterator[str]:
+def _sections(
+    path: str, section: type[Config], is_optional: bool, of_field: str = ""
+) -> Iterator[str]:
+    """A section and those in it; `of_field` is said where the section stands in another one."""
     nested = {n: s for n, i in section.model_fields.items() if (s := _section(i.annotation))}
-    said = " ".join((inspect.getdoc(section) or "").split())
+    said = " ".join(f"{inspect.getdoc(section)} {of_field}".split())
     yield f"\n## {path}\n\n{said}" + (" Not there by default.\n" if is_optional else "\n")
     yield _table(section, [name for name in section.model_fields if name not in nested])
+    of_fields = _docstrings(section)
     for name, inner in nested.items():
         info = section.model_fields[name]
-        is_named = get_origin(info.annotation) in (dict, tuple)
-        yield from _sections(f"{path}.{name}" + ".NAME" * is_named, inner, info.default is None)
+        at = f"{path}.{name}" + ".NAME" * (get_origin(info.annotation) in (dict, tuple))
+        yield from _sections(at, inner, info.default is None, of_fields.get(name, ""))
 
 
 def _section(annotation: Any) -> type[Config] | None:

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from synboot.core.config import packaged_recipe
 from synboot.core.errors import BadInput, Incomplete, SynbootError
+from synboot.experiment.recipe import load_recipe
 from synboot.model.architecture import new_model
 from synboot.model.settings import Shape
 from synboot.train import compiled, loop
@@ -49,6 +51,15 @@ def test_what_is_recorded_says_what_is_done(with_one: None) -> None:
     assert resolve_compile("on", CPU) == "inductor"
     assert resolve_compile("auto", CPU) == "inductor from 1e+13 FLOPs"
     assert why_eager("auto", "cpu") is None
+
+
+@pytest.mark.parametrize("name", ["auto", "on", "off"])
+def test_what_the_messages_advise_can_be_typed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """YAML takes a bare on or off for a truth value."""
+    demo = packaged_recipe("demo")
+    assert load_recipe(demo, [f"runtime.compile={name}"]).runtime.compile == name
+    monkeypatch.setenv("SYNBOOT_RUNTIME__COMPILE", name)
+    assert load_recipe(demo).runtime.compile == name
 
 
 def test_auto_is_a_function_of_the_flops(with_one: None) -> None:

@@ -66,11 +66,14 @@ class VariantConfig(Config):
     """An arm of its own that is another one with other settings."""
 
     of: ArmName
-    """The arm whose text and settings it has."""
+    """The arm that it is but for `set` and `rounds`; it shares that arm's text where these leave it
+    alone."""
     set: Settings = Field(default_factory=dict)
-    """What it has otherwise, by dotted name: `{tune.passes: 4}`."""
+    """By dotted name, `{tune.passes: 4}`: settings that `overrides` may have too. It or `rounds`
+    must be given."""
     rounds: int = Field(default=1, ge=1)
-    """Times that text is written: the jointly trained model of a round is the base of the next."""
+    """Times that text is written (sbp, random_pairs, self_distillation): the jointly trained model
+    of a round is the base of the next."""
 
     @model_validator(mode="after")
     def _differs(self) -> VariantConfig:
@@ -167,24 +170,28 @@ class ExperimentConfig(Config):
     """Which arms are compared over which training seeds."""
 
     arms: tuple[ArmName, ...] = ("repetition", "sbp", "oracle")
-    """repetition (of the unique text), sbp and oracle (more unique text); controls:
-    self_distillation (the base model's own text), random_pairs (a synthesizer tuned on them) and
-    real_context (pairs of real documents in one row)."""
+    """repetition (unique text), sbp (unique and synthetic text), oracle (more unique text);
+    controls: self_distillation (the base model's own text), random_pairs (a synthesizer tuned on
+    them), real_context (real pairs, d2 right after d1)."""
     seeds: tuple[int, ...] = (0,)
-    """Seeds of weights and data order. What writes synthetic text (base, tuning, synthesis) has
-    the first of them, and all arms of its kind share the text, unless `bootstrap_per_seed`."""
+    """Seeds of weights and data order. An arm's text is written once, from a base model of the
+    first one, and shared by its seeds, unless `bootstrap_per_seed`."""
     bootstrap_per_seed: bool = False
     """Write the synthetic text anew for every seed, so that intervals over seeds cover it."""
     repetition_multiples: tuple[Annotated[float, Field(gt=1)], ...] = ()
-    """Arms that repeat so many times the unique text, for data efficiency: 2, 4, 8."""
+    """For each, an arm that repeats that many times as much unique text with the same training
+    tokens, for data efficiency: 2, 4, 8."""
     cost_inclusive: bool = False
-    """An arm that repeats for longer: by the FLOPs that SBP paid beside the arms (`arms`)."""
+    """Add `repetition_same_cost`: repetition trained for longer, by the FLOPs of SBP's embedding,
+    neighbours, tuning, synthesis and base models that are no arm."""
     variants: dict[str, VariantConfig] = Field(default_factory=dict)
-    """Arms that are others with other settings, by name."""
+    """By name."""
     overrides: dict[str, Settings] = Field(default_factory=dict)
-    """Settings of single arms, which their variants have too; null takes an arm's out of a base."""
+    """By arm, settings of it and its variants alone (repetition's are those of base models too): of
+    `pretrain`; for arms with other text also `budget.synthetic_share`, and those of `base_model`,
+    `pairs`, `tune` and `synthesize` that it is made with. null takes out what a base recipe has."""
     ensembles: bool = False
-    """Also score the mean probability of an arm's seeds."""
+    """Also score the mean probability of an arm's seeds, of which there must be several."""
 
     @field_validator("overrides", mode="before")
     @classmethod

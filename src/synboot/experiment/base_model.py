@@ -11,14 +11,14 @@ from synboot.core.config import Config
 
 class BaseModelConfig(Config):
     """In what the model that a synthesizer starts from (or that writes itself, in
-    `self_distillation`) differs from repetition; None is as repetition has it.
+    `self_distillation`) differs from repetition; null is as repetition has it.
 
     A writer need not be as large as the model that its text is for, nor as strongly regularised:
     its errors are diluted by real text, and by other writers.
     """
 
     preset: str | None = None
-    """Of writers: the size that the base model and the synthesizer have."""
+    """Of writers: the shape that the base model and the synthesizer have, in the first round."""
     learning_rate: float | None = Field(default=None, gt=0)
     """As in pretrain."""
     weight_decay: float | None = Field(default=None, ge=0)

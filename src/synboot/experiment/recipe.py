@@ -50,31 +50,34 @@ class CorpusConfig(Config):
     """Where the documents come from and which of them may be used."""
 
     path: str | tuple[str, ...] | None = None
-    """Files, directories, globs or URLs of JSONL, Parquet, text or saved datasets; `-` is standard
-    input."""
+    """Files, directories, globs or URLs of JSONL, Parquet, text or saved datasets, relative to the
+    working directory; `-` is standard input."""
     world: Literal["pydocs", "facts"] | None = None
-    """A corpus that synboot makes itself, instead of `path`."""
+    """In place of `path` a corpus that synboot makes itself: pydocs, the documentation of this
+    Python, or facts about invented persons."""
     facts: FactsConfig = FactsConfig()
-    """Which world, if the world is facts."""
+    """Only where the world is facts."""
     text_field: str = "text"
     """The field that has a record's text."""
     id_field: str = "id"
     """The field that has its id; where the first record has no `id`, ids are file and line."""
     group_field: str | None = None
-    """The field that names a document's group, all of which is on one side of every split and
-    budget; of text files `folder`, or none."""
+    """The field that names a document's group; splits that are drawn, and the unique budget, take
+    whole groups. Of text files `folder`, or none."""
     license: str | None = None
     """Licence of documents that name none."""
     on_bad: OnBad = "stop"
     """What a bad record does: stop the run, or be skipped and counted."""
     max_document_bytes: int = Field(default=MAX_DOCUMENT_BYTES, ge=MIN_PIECE_BYTES)
-    """UTF-8 bytes of a document's text; a longer one is a bad record, or is split."""
+    """UTF-8 bytes of a document's text, at most."""
     long_documents: LongDocuments = "stop"
-    """A longer one is a bad record, or split into pieces of one group, at the best break."""
+    """Of more than `max_document_bytes`: stop makes a bad record of it, split makes pieces of one
+    group."""
     valid_fraction: float = Field(default=0.05, gt=0, lt=0.5)
-    """Share of groups for validation, where the files name no splits."""
+    """Share of the groups (of documents without one) for validation, drawn where no file names that
+    split."""
     test_fraction: float = Field(default=0.05, gt=0, lt=0.5)
-    """Share of groups for test."""
+    """The same for test."""
     max_heldout_overlap: float = Field(default=0.2, ge=0, le=1)
     """Training documents with a larger share of their 13-word windows in held-out text go."""
 
@@ -117,20 +120,23 @@ class TokenizerConfig(Config):
     """Byte-level BPE, trained on the unique budget."""
 
     vocab_size: int = Field(ge=258, le=1 << 20)
-    """Entries, 256 of them single bytes."""
+    """Entries, at most: 256 single bytes, the end of a document, and merges."""
 
 
 class BudgetConfig(Config):
     """What may be seen, how long is trained, what the oracle has more."""
 
     unique_tokens: int = Field(ge=1)
-    """At most so many tokens of real text are seen by repetition and SBP (whole groups)."""
+    """Distinct tokens of real training text, at most, of all arms but oracle and repetition of more
+    text; whole groups."""
     training_tokens: int = Field(ge=1)
-    """Trained positions of every arm, exactly."""
+    """Trained positions, exactly, of every arm but `repetition_same_cost`."""
     oracle_multiple: Annotated[float, Field(ge=1)] | Literal["max"] = "max"
-    """Unique tokens of the oracle over those of the others; max takes the whole corpus."""
+    """Unique tokens of the oracle over those of the others; max takes all training text, and more
+    than there is is refused."""
     synthetic_share: float = Field(default=0.4, gt=0, lt=1)
-    """Share of SBP's training tokens that is synthetic. The paper: 12.5% to 37.5%."""
+    """Share of the training tokens that is synthetic, or real pairs, in every arm that has such
+    text. The paper: 12.5% to 37.5%."""
 
     @property
     def synthetic_tokens(self) -> int:
@@ -139,12 +145,13 @@ class BudgetConfig(Config):
 
 
 class ModelConfig(Config):
-    """Shape and context of every model of the run."""
+    """Shape and context of every model, but for the shape that `base_model` gives writers."""
 
     preset: str
     """One of the presets that docs/recipe.md lists."""
     context: int = Field(ge=MIN_CONTEXT)
-    """Positions of a row, and the longest text that a model sees."""
+    """Positions of a row, and the longest text that a model sees; in tuning and synthesis d1 is cut
+    to half of it."""
 
     @model_validator(mode="after")
     def _known_preset(self) -> Self:
@@ -161,7 +168,8 @@ class PairsConfig(EncoderConfig, PairFilterConfig):
     index: IndexName = "exact"
     """exact, or lists: only the parts of the corpus nearest to a document are searched."""
     min_recall: float = Field(default=0.95, gt=0, le=1)
-    """Share of the exact neighbours that lists must find, on a sample of documents."""
+    """Share of the exact neighbours that lists must find on a sample of documents, less two
+    standard errors."""
 
     def neighbour_settings(self) -> dict[str, Any]:
         """What the neighbours depend on beside the vectors; exact search has no recall, and names
@@ -190,7 +198,7 @@ class PretrainConfig(LoopConfig):
 
 class TuneConfig(LoopConfig, TuneValidationConfig):
     """Synthesizer-tuning. Small constant learning rate and checkpoint of lowest validation loss
-    are recalled of the paper."""
+    are the paper's, from memory."""
 
     schedule: Literal["cosine", "constant"] = "constant"
     """Of the learning rate after warmup."""
@@ -199,7 +207,8 @@ class TuneConfig(LoopConfig, TuneValidationConfig):
     initial: Literal["base", "scratch"] = "base"
     """Start from the base model, or from random weights."""
     initial_checkpoint: CheckpointRule = "best"
-    """Which weights of the base model the synthesizer starts from."""
+    """The weights of the base model that the synthesizer starts from, that self_distillation writes
+    with, and that the encoder lm and best_of read with."""
 
 
 class SynthesizeConfig(SamplingConfig):
@@ -211,11 +220,11 @@ class SynthesizeConfig(SamplingConfig):
     """Give up when so many draws of every seed document, in whole rounds of `draws_per_prompt`, do
     not meet the need."""
     best_of: int = Field(default=1, ge=1)
-    """Of so many draws of a seed document that follow each other the one that it says most of:
-    the highest log p(d2|d1) - log p(d2) a token."""
+    """Of so many consecutive draws of a seed document, as far as they pass the filters, keep the
+    one of the highest log p(d2|d1) - log p(d2) a token. It divides `draws_per_prompt`."""
     megadocuments: int = Field(default=0, ge=0)
-    """Train on a seed document and so many of its draws after it as one document; 0 for draws
-    alone."""
+    """Train on a seed document and so many of its draws after it as one document, whose tokens all
+    count as synthetic; 0 for draws alone."""
     writers: int = Field(default=1, ge=1, le=1000)
     """So many models, of training seeds that follow each other, write an equal share each."""
     filters: TextFilterConfig = TextFilterConfig()
@@ -239,7 +248,7 @@ class EvaluateConfig(Config):
     """The one rule for all arms: the last, or the best on validation, which stops an arm that
     overfits (repetition, first of all) where it should be stopped."""
     bootstrap_resamples: int = Field(default=10_000, ge=100)
-    """Of documents, for intervals."""
+    """Of documents (of whole groups, where there are any) and of task items, for intervals."""
     tasks: Tasks = ()
     """A list of tasks, or {name: path or settings}."""
 
@@ -258,37 +267,47 @@ class RuntimeConfig(Config):
     workers: int = Field(default_factory=_num_cpus, ge=1)
     """Processes that share the parts of a stage."""
     threads: int = Field(default_factory=_num_cpus, ge=1)
-    """Threads of a training process; the processes of parts have one each."""
+    """Threads of a process that trains or scores; other processes of parts have one each."""
     device: DeviceName = "auto"
     """Where models are; auto takes a CUDA device where there is one."""
     precision: Precision = "auto"
-    """Of matrix products in training; auto is bfloat16 on a GPU, float32 on a CPU."""
+    """Of matrix products in training and in sampling by torch; what is scored is float32. auto is
+    bfloat16 on a GPU, float32 on a CPU."""
     compile: CompileName = "auto"
-    """Compile a model's blocks for training; auto does from 1e13 FLOPs on, where a compiler is."""
+    """Compile a model's blocks for training; auto does on a CPU with a C++ compiler, from 1e13
+    FLOPs on."""
     micro_rows: int | None = Field(default=None, ge=1)
-    """Rows of one forward pass; gradients of a step are added up over them."""
+    """Rows of one forward pass, over which gradients of a step are added up; by default all rows of
+    a step, on a CPU shared among threads."""
     slots: int | None = Field(default=None, ge=1)
     """Sequences that are sampled together, at most; by default 64 on a CPU, 1,024 on a GPU."""
     engine: EngineName = "auto"
     """What samples; auto is native on a CPU with a C compiler that works, else torch."""
     cache: CacheType = "float32"
-    """Of keys and values while sampling; bfloat16 takes half the memory and rounds them. On a GPU
+    """Of keys and values while sampling; bfloat16 takes half the memory and rounds them. With torch
     they are in bfloat16 where `precision` is."""
     part_documents: int = Field(default=2048, ge=1)
-    """Documents of a part, and in lists a quarter of its queries."""
+    """Documents of a part; where `pairs.index` is lists, a part searches for four times as many."""
     part_draws: int | None = Field(default=None, ge=1)
     """Draws of a part; by default 512 on a CPU, 8,192 on a GPU."""
     checkpoint_seconds: float = Field(default=60.0, ge=0)
     """Between checkpoints of a training."""
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _on_or_off(cls, given: Any) -> Any:
+        """YAML reads a bare on or off as a truth value."""
+        return ("off", "on")[given] if isinstance(given, bool) else given
 
 
 class Recipe(Config):
     """A whole run. Every field but `search` and `runtime` may change results."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Of the run's folder below runs/; by default the file's."""
+    """Of the run's folder below runs/: letters, digits and ._-"""
     seed: int = 0
-    """Of splits, budgets, pairs, draws and resamples; those of training are `experiment.seeds`."""
+    """Of splits, budgets, pairs, tuning, draws and resamples; the base model and the arms are
+    trained with `experiment.seeds`."""
     corpus: CorpusConfig
     tokenizer: TokenizerConfig
     budget: BudgetConfig

@@ -23,14 +23,16 @@ class TaskConfig(Config):
     """A task: files of items, and how they are put to a model."""
 
     name: str = Field(pattern=rf"^{NAME}$")
-    """In tables and files."""
+    """In tables and files; it is the key where tasks are a mapping. probes_ begins the names of a
+    world's own."""
     path: str | tuple[str, ...]
-    """Files, directories, globs or URLs of JSON lines or Parquet."""
+    """Files, directories, globs or URLs of JSON lines or Parquet, relative to the working
+    directory."""
     kind: Kind | None = None
     """choices, minimal_pairs or last_word; by default what the first record looks like."""
     prompt: str | None = None
     """Template of the context: question_answer (of choices by default), plain, or a text with the
-    names of fields in braces."""
+    names of fields in braces. Minimal pairs have no context, last words their own."""
     delimiter: str = " "
     """Between context and choice."""
     remove_prefix: str = ""

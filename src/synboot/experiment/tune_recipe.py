@@ -20,10 +20,11 @@ class TuneValidationConfig(Config):
     """
 
     validate_on: ValidateOn = "held_out_pairs"
-    """Pairs of the unique budget that are held out, or pairs of documents of the validation split,
-    found alike; then all pairs of the unique budget are trained on."""
+    """Held-out pairs of the unique budget, or the (at most 128) most similar pairs of documents of
+    the validation split; then all pairs of the unique budget are trained on."""
     validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
-    """Share of pairs held out; they share no document with the others."""
+    """Share of pairs held out, at most; pairs that share a document with them serve neither
+    side."""
 
     @model_validator(mode="after")
     def _fraction_of_pairs(self) -> Self:

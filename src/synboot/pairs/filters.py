@@ -28,7 +28,7 @@ class PairFilterConfig(Config):
     max_pairs_per_document: int = Field(default=10, ge=1)
     """Pairs that one document may be in; the most similar come first."""
     exclude_same_group: bool = False
-    """Drop pairs of one group (a module and its parts, say)."""
+    """Drop pairs of one group (a module and its parts, say); documents must have groups."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

@@ -35,11 +35,12 @@ class TextFilterConfig(Config):
     max_repetition: float = Field(default=0.5, ge=0, le=1)
     """Share of a text's 4-token windows that repeat an earlier one, at most."""
     max_seed_overlap: float = Field(default=0.5, ge=0, le=1)
-    """Share of a text's 13-word windows that stand in the seed document, at most."""
+    """Share of a text's 13-word windows that stand in the seed document, at most; a whole copy is
+    dropped at any value."""
     max_corpus_overlap: float = Field(default=0.8, ge=0, le=1)
-    """Share of 13-word windows found anywhere in the unique budget, at most."""
+    """The same of windows found anywhere in the unique budget."""
     max_draw_overlap: float = Field(default=0.8, ge=0, le=1)
-    """Share of 13-word windows found in the synthetic documents kept before, at most."""
+    """The same of windows found in the documents of the same writer that were kept before."""
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,10 @@ class LoopConfig(OptimConfig):
     """What a run of the loop is, besides its rows and its model."""
 
     batch_rows: int = Field(gt=0)
-    """Rows of a step."""
+    """Rows of a step, each as long as the context; in tuning a row holds as many pairs as fit."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Share of what blocks add to the residual stream that a step leaves out."""
+    """Share of what the embedding and the blocks add to the residual stream that a step sets to
+    zero, the rest scaled up."""
     num_validations: int = Field(default=20, ge=1)
-    """Validations spread evenly over the run; the last follows the last step."""
+    """Validations spread evenly over the run; the last follows the last step. In
+    pretraining each reads at most 100,000 tokens."""

@@ -37,9 +37,10 @@ class JudgeConfig(Config):
     key_variable: str | None = None
     """The environment variable that holds the API key. The key itself is never written down."""
     max_requests: int | None = Field(default=None, ge=1)
-    """Requests to an endpoint, retries among them; then judging ends and says so."""
+    """Requests to an endpoint, retries among them; then judging ends and says so. null: no
+    limit."""
     max_tokens: int | None = Field(default=None, ge=1)
-    """Tokens of prompts and answers, as the endpoint counts them."""
+    """Tokens of prompts and answers, as the endpoint counts them. null: no limit."""
     answer_tokens: int = Field(default=16, ge=1)
     """Of one answer: more for models that think aloud first."""
     max_characters: int = Field(default=8000, ge=100)
@@ -68,7 +69,7 @@ class JudgeConfig(Config):
 
 
 class QualityConfig(Config):
-    """The measures of synthetic text."""
+    """The measures of synthetic text; of a run, of the text of sbp's first seed."""
 
     sample_documents: int = Field(default=100_000, ge=1)
     """At most so many synthetic documents, and real ones, and pairs, are looked at: keyed
@@ -76,11 +77,12 @@ class QualityConfig(Config):
     max_repetition: float = Field(default=0.2, ge=0, le=1)
     """A text is repetitive if more of its 4-word windows stood in it before."""
     duplicate_similarity: float = Field(default=0.6, gt=0, le=1)
-    """Jaccard similarity from which on two texts are near duplicates (recalled of the paper)."""
+    """Jaccard similarity from which on two texts are near duplicates (the paper's, from memory)."""
     duplicate_words: int = Field(default=5, ge=1)
     """Words of the windows that are compared for it."""
     relevance: bool = True
-    """Similarity to the seed by an encoder: the run's own where that is lsa."""
+    """Similarity to the seed document by lsa: the run's own, or one with default settings where its
+    encoder is another."""
     judge: JudgeConfig | None = None
     """Who says what is false and what is beside the point; a world has its own exact one."""
     judge_documents: int = Field(default=500, ge=1)

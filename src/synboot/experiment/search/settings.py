@@ -41,17 +41,19 @@ class SearchConfig(Config):
     trials of the synthesizer, read on validation pairs."""
 
     trials: int = Field(default=8, ge=1)
-    """Of every arm; the first has the recipe's own settings."""
+    """Of every arm but variants and `repetition_same_cost`; the first has the recipe's own
+    settings."""
     seed: int = 1000
     """Training seed of the arms' trials, none of the experiment's."""
     training_tokens: int | None = Field(default=None, ge=1)
-    """Of an arm's trial; by default those of the recipe."""
+    """Of an arm's trial, no more than the budget's; by default all of them."""
     space: Space = Field(min_length=1)
-    """Values of settings of pretrain; trials are drawn from all their combinations."""
+    """By dotted name, `{pretrain.weight_decay: [0.1, 1]}`: values of numbers of pretrain but
+    num_validations; trials are drawn from all their combinations."""
     tune_trials: int = Field(default=8, ge=1)
     """Of the synthesizer; the first has the recipe's own settings."""
     tune_space: Space | None = Field(default=None, min_length=1)
-    """Values of settings of tune; without them nothing is tried of it."""
+    """The same of tune; without them nothing is tried of it."""
 
     def values_of(self, section: str) -> Space:
         """The values that are tried of a section's settings."""
