@@ -21,6 +21,7 @@ from synboot.verbs.options import (
     SHARED,
     TASKS,
     ContextOption,
+    CorpusArgument,
     DeviceOption,
     ModelOption,
     Options,
@@ -57,14 +58,6 @@ UntilOption = Annotated[
 ]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Print stages, ids and what is missing; run nothing.")
-]
-CorpusArgument = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="CORPUS",
-        help="Files, directories, globs or URLs; - is standard input.",
-        show_default=False,
-    ),
 ]
 
 
@@ -160,6 +153,9 @@ def _verb(
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def invoke(json_output: bool, **given: Any) -> None:
+            from synboot.data.files import expect_files
+
+            expect_files(given.get("corpus") or ())  # a slip is said before torch is imported
             outcome = getattr(importlib.import_module(f"synboot.verbs.{module}"), function)(**given)
             print(json.dumps(outcome.as_json(), indent=2) if json_output else outcome.summary())
 

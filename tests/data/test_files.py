@@ -16,6 +16,7 @@ from synboot.data.corpus import read_documents
 from synboot.data.files import (
     corpus_bytes_digest,
     data_format,
+    expect_files,
     find_files,
 )
 
@@ -32,6 +33,14 @@ def test_data_formats() -> None:
     assert data_format("a.txt.zst") == ("text", "zstd")
     for name in ("a.json", "README", "jsonl", ".jsonl", "a.parquet.gz", "a.jsonl.bz2", "a.gz"):
         assert data_format(name) is None
+
+
+def test_files_are_expected_on_the_disk_alone(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jsonl")
+    expect_files(["-", "memory://nowhere/a.jsonl", str(tmp_path)])
+    expect_files([])
+    with pytest.raises(BadInput, match=r"b\.jsonl: expected a data file"):
+        expect_files(["-", tmp_path / "a.jsonl", tmp_path / "b.jsonl"])
 
 
 def test_names_of_files_and_directories_name_splits(tmp_path: Path) -> None:

@@ -122,6 +122,14 @@ def find_files(paths: Paths) -> dict[Split | None, list[DataFile]]:
     return {split: found[split] for split in (*SPLITS, None) if split in found}
 
 
+def expect_files(paths: Sequence[str | Path]) -> None:
+    """Look for the data files at those paths that are on this machine's disk. Raises BadInput where
+    there are none."""
+    local = [path for path in map(str, paths) if path != "-" and "://" not in path]
+    if local:
+        list_files(local)
+
+
 def corpus_bytes_digest(paths: Paths) -> str:
     """SHA-256 (hexadecimal) over the data files at `paths`: bytes, file names, splits, order.
 

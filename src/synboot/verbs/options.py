@@ -14,6 +14,14 @@ from synboot.core.errors import BadInput
 OutputOption = Annotated[
     Path, typer.Option("--output", "-o", help="What to write.", show_default=False)
 ]
+CorpusArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="CORPUS",
+        help="Files, directories, globs or URLs; - is standard input.",
+        show_default=False,
+    ),
+]
 ModelOption = Annotated[
     Path | None, typer.Option(help="A causal LM directory (Hugging Face layout).")
 ]
