@@ -125,7 +125,7 @@ def _value(annotation: Any, metadata: list[Any]) -> str:
         return words + " or null" * (len(parts) < len(arguments))
     if origin is tuple:
         return f"list of {_value(arguments[0], [])}"
-    if origin is dict or annotation is dict:
+    if origin is dict:
         return f"mapping to {_value(arguments[1], [])}"
     if annotation is Any:
         return "values"

@@ -66,11 +66,14 @@ def draw(folder: Path, runs: list[Path]) -> None:
     results = {run: read_json(run / "result.json") for run in runs}
     drawn = {"sizes": figures_statistics.sizes_figure(list(results.values()))}
     for run, result in results.items():
+        stages = _stages(run)
         curves = [
-            {"arm": arm, "seed": seed, "points": read_json(own / "history.json")}
+            {
+                "arm": arm,
+                "points": read_json(stages[f"pretrain {arm}, seed {seed}"] / "history.json"),
+            }
             for arm, facts in result["arms"].items()
             for seed in facts["seeds"]
-            if (own := _stages(run)[f"pretrain {arm}, seed {seed}"])
         ]
         drawn[f"{run.name}-curves"] = figures.curves_figure(curves)
         drawn[f"{run.name}-efficiency"] = figures_statistics.efficiency_figure(result)
