@@ -21,7 +21,12 @@ printf '%s\\0' "$@" >> "$CALLS"
 printf '\\1' >> "$CALLS"
 """
 SEARCHED = ("cpu-small-all", "cpu-smaller-all")
-CHOSEN = ("cpu-small-chosen", "cpu-smaller-chosen", "cpu-larger-controls")
+CHOSEN = (
+    *("cpu-small-chosen", "cpu-smaller-chosen", "cpu-larger-controls"),
+    "cpu-small-real-context-chosen",
+)
+VALIDATED = ("cpu-small-variants", "cpu-small-length")
+ON_VALIDATION = ("cpu-small-real-context", *VALIDATED)
 SEARCH = "docs/experiment/cpu-small-all.search.json"
 
 
@@ -90,7 +95,7 @@ def test_all_sizes_the_variants_and_one_report(clone: Path, tmp_path: Path) -> N
     )
     assert outcome.returncode == 0, outcome.stderr
     assert "gpu-small: not measured" in outcome.stderr
-    recipes = ["recipes/cpu-small-variants.yaml"]
+    recipes = [f"recipes/{name}.yaml" for name in ON_VALIDATION]
     recipes += [f"recipes/frozen/{size}.yaml" for size in CHOSEN]
     assert [call[:2] for call in calls[:-2]] == [["run", recipe] for recipe in recipes]
     runs = clone / "run s&"
@@ -102,11 +107,11 @@ def test_all_sizes_the_variants_and_one_report(clone: Path, tmp_path: Path) -> N
         assert call[call.index("--runs") + 1] == str(runs)
         tasks = values.get("evaluate", {}).get("tasks", {})
         assert set(tasks) == (
-            set() if "variants" in call[1] else {"blimp", "lambada", "arc_easy", "sciq", "piqa"}
+            {"blimp", "lambada", "arc_easy", "sciq", "piqa"} if "frozen" in call[1] else set()
         )
         if tasks:
             assert tasks["sciq"] == str(data / "eval_mc" / "sciq.jsonl.gz")
-    sizes = (*CHOSEN, "cpu-small-variants")
+    sizes = (*CHOSEN, *VALIDATED)
     shown = [*(str(runs / size) for size in sizes), SEARCH]
     for call, form in zip(calls[-2:], ("html", "md"), strict=True):
         output = ["--output", str(runs / f"experiment.{form}"), "--overwrite"]
@@ -133,7 +138,8 @@ def test_what_reads_test_text_alone_and_gpu_small(clone: Path, tmp_path: Path) -
         assert "evaluate" not in values
     runs = clone / "run s&"
     shown = [str(runs / name) for name in (*CHOSEN, *names)]
-    assert calls[-1][: len(shown) + 2] == ["report", *shown, "docs/experiment/cpu-small-variants"]
+    shown += [f"docs/experiment/{name}" for name in VALIDATED]
+    assert calls[-1][: len(shown) + 1] == ["report", *shown]
     assert "--note" not in calls[-1]
     assert names == ["gpu-small-5m", "gpu-small-20m", "gpu-small-50m"]
 
@@ -144,7 +150,7 @@ def test_several_processes_share_each_run(clone: Path, tmp_path: Path) -> None:
     assert outcome.returncode == 0, outcome.stderr
     runs, reports = calls[:-2], calls[-2:]
     assert [call[0] for call in reports] == ["report", "report"]
-    assert len(runs) == 3 * (1 + len(CHOSEN))
+    assert len(runs) == 3 * len(ON_VALIDATION + CHOSEN)
     for number, one in enumerate(runs):
         assert one == runs[number - number % 3]
         assert one[-1] == "--share"
@@ -152,7 +158,7 @@ def test_several_processes_share_each_run(clone: Path, tmp_path: Path) -> None:
     _, calls = called(clone, str(data), folder=tmp_path)
     processors = os.cpu_count()
     if shutil.which("nvidia-smi") is None:
-        assert len(calls) - 2 == (processors or 1) * (1 + len(CHOSEN))
+        assert len(calls) - 2 == (processors or 1) * len(ON_VALIDATION + CHOSEN)
     settings = [after for word, after in pairwise(calls[0]) if word == "--set"]
     assert parse_settings(settings)["runtime"] == {"threads": 1, "workers": 1}
     for wrong in ("0", "two"):
@@ -198,7 +204,8 @@ def test_a_search_that_finds_other_settings_says_so_and_is_shown(
     assert "cpu-small-all: the search found other settings" in outcome.stderr
     searched = [["search", f"recipes/{size}.yaml"] for size in SEARCHED]
     assert [call[:2] for call in calls[:2]] == searched
-    assert [call[0] for call in calls[2:]] == [*["run"] * 4, "report", "report"]
+    runs_made = len(ON_VALIDATION + CHOSEN)
+    assert [call[0] for call in calls[2:]] == [*["run"] * runs_made, "report", "report"]
     runs = clone / "run s&"
     made = [str(runs / size / "search.json") for size in SEARCHED]
     assert set(made) < set(calls[-1])

@@ -173,6 +173,15 @@ def test_sizes_stand_in_their_order_and_controls_that_a_size_lacks_are_left_out_
     assert "same test text" in str(sizes_figure(behind))
 
 
+def test_the_same_models_beside_fewer_controls_are_no_size_of_their_own() -> None:
+    whole = size(1000, {"repetition": 0.3, "random_pairs": 0.2, "self_distillation": 0.1})
+    part = size(1000, {"repetition": 0.3, "real_context": 0.3})
+    large = size(9000, {"repetition": 0.4})
+    assert by_size([part, large, whole]) == [whole, large]
+    part["arms"]["sbp"]["seeds"] = {"0": {"test": {"bits_per_byte": 9.0}}}
+    assert by_size([part, large, whole]) == [part, whole, large]
+
+
 def test_a_variant_of_several_runs_stands_beside_sbp() -> None:
     runs = [size(1000 * place, {"repetition": 0.3, "random_pairs": 0.3}) for place in (1, 2, 3)]
     for run, value in zip(runs[:2], (-0.3, 0.3), strict=True):

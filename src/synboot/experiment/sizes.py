@@ -33,11 +33,21 @@ Results = Sequence[Mapping[str, Any]]
 
 def by_size(results: Results) -> list[Mapping[str, Any]]:
     """The results of recipes that compare SBP with repetition on test text, smallest unique budget
-    first, smallest model first of equal ones."""
+    first, smallest model first of equal ones; what reads the same models of SBP as another one,
+    beside fewer controls, is no size of its own."""
     found = [
         r for r in results if r.get("split") != "valid" and advantages(r) and is_number(_size(r)[0])
     ]
-    return sorted(found, key=_size)
+    sizes = [r for r in found if not any(_is_part_of(r, other) for other in found)]
+    return sorted(sizes, key=_size)
+
+
+def _is_part_of(result: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return (
+        len(advantages(result)) < len(advantages(other))
+        and _size(result) == _size(other)
+        and result["arms"]["sbp"].get("seeds") == other["arms"]["sbp"].get("seeds")
+    )
 
 
 def _size(result: Mapping[str, Any]) -> tuple[Any, Any]:
