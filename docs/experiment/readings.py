@@ -1,4 +1,4 @@
-"""What results.md reads from finished runs beside their tables: on validation text, but for `draw`.
+"""What results.md reads from finished runs beside their tables, on no test text but in `draw`.
 
 python docs/experiment/readings.py context RUNS/NAME LABEL ...
     nats a token, by how many tokens before it the model is shown; LABEL as in `synboot status`
@@ -8,6 +8,8 @@ python docs/experiment/readings.py early RUNS/NAME ...
     its arm's seeds
 python docs/experiment/readings.py draw FOLDER RUNS/NAME ...
     the drawings of results.md: sizes.svg, and of each run NAME-curves.svg and NAME-efficiency.svg
+python docs/experiment/readings.py unique RUNS/NAME FILE.parquet
+    the documents of the unique budget, all of which are seed documents of SBP's text
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
@@ -82,6 +87,15 @@ def draw(folder: Path, runs: list[Path]) -> None:
             (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
 
 
+def unique(run: Path, file: Path) -> None:
+    """The rows of the training split that the unique budget holds."""
+    stages = _stages(run)
+    text = pq.read_table(stages["synthesize"] / "synthetic.parquet", columns=["seed_id"])
+    with pa.OSFile(str(stages["corpus"] / "train.arrow")) as arrow:
+        table = pa.ipc.open_file(arrow).read_all()
+        pq.write_table(table.filter(pc.is_in(table["id"], pc.unique(text["seed_id"]))), file)
+
+
 def _stages(run: Path) -> dict[str, Path]:
     """Directories of a run's stages by label."""
     stages: list[dict[str, Any]] = read_json(run / "stages.json")
@@ -118,6 +132,8 @@ if __name__ == "__main__":
         context(Path(rest[0]), rest[1:])
     elif what == "draw" and len(rest) > 1:
         draw(Path(rest[0]), [Path(run) for run in rest[1:]])
+    elif what == "unique" and len(rest) == 2:
+        unique(Path(rest[0]), Path(rest[1]))
     elif what == "early" and rest:
         early([Path(run) for run in rest])
     else:

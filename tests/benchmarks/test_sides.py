@@ -29,7 +29,7 @@ from synboot.pairs.neighbours.exact import ExactIndex
 TINY = Size(Shape(2, 32, 2, 2, 16, 64), vocab_size=300, context=64, rows=2)
 
 
-def test_models_are_those_of_the_issue() -> None:
+def test_models_have_the_size_that_is_stated() -> None:
     """Every head has its own keys and values."""
     for name, millions in (("S", 2.65), ("M", 14.2)):
         shape = SIZES[name].shape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from itertools import pairwise
@@ -25,8 +26,7 @@ CHOSEN = (
     *("cpu-small-chosen", "cpu-smaller-chosen", "cpu-larger-controls"),
     "cpu-small-real-context-chosen",
 )
-VALIDATED = ("cpu-small-variants", "cpu-small-length")
-ON_VALIDATION = ("cpu-small-real-context", *VALIDATED)
+VALIDATED = ("cpu-small-variants", "cpu-small-real-context", "cpu-small-length")
 SEARCH = "docs/experiment/cpu-small-all.search.json"
 
 
@@ -95,7 +95,7 @@ def test_all_sizes_the_variants_and_one_report(clone: Path, tmp_path: Path) -> N
     )
     assert outcome.returncode == 0, outcome.stderr
     assert "gpu-small: not measured" in outcome.stderr
-    recipes = [f"recipes/{name}.yaml" for name in ON_VALIDATION]
+    recipes = [f"recipes/{name}.yaml" for name in VALIDATED]
     recipes += [f"recipes/frozen/{size}.yaml" for size in CHOSEN]
     assert [call[:2] for call in calls[:-2]] == [["run", recipe] for recipe in recipes]
     runs = clone / "run s&"
@@ -115,8 +115,10 @@ def test_all_sizes_the_variants_and_one_report(clone: Path, tmp_path: Path) -> N
     shown = [*(str(runs / size) for size in sizes), SEARCH]
     for call, form in zip(calls[-2:], ("html", "md"), strict=True):
         output = ["--output", str(runs / f"experiment.{form}"), "--overwrite"]
-        assert call == ["report", *shown, "--note", call[-4], *output]
-        assert call[-4].startswith("gpu-small: not measured")
+        aims, unmeasured = (note for word, note in pairwise(call) if word == "--note")
+        assert call == ["report", *shown, "--note", aims, "--note", unmeasured, *output]
+        assert "docs/protocol.md" in aims
+        assert unmeasured.startswith("gpu-small: not measured")
 
 
 def test_what_reads_test_text_alone_and_gpu_small(clone: Path, tmp_path: Path) -> None:
@@ -140,7 +142,8 @@ def test_what_reads_test_text_alone_and_gpu_small(clone: Path, tmp_path: Path) -
     shown = [str(runs / name) for name in (*CHOSEN, *names)]
     shown += [f"docs/experiment/{name}" for name in VALIDATED]
     assert calls[-1][: len(shown) + 1] == ["report", *shown]
-    assert "--note" not in calls[-1]
+    assert calls[-1].count("--note") == 1
+    assert "not measured" not in " ".join(calls[-1])
     assert names == ["gpu-small-5m", "gpu-small-20m", "gpu-small-50m"]
 
 
@@ -150,7 +153,7 @@ def test_several_processes_share_each_run(clone: Path, tmp_path: Path) -> None:
     assert outcome.returncode == 0, outcome.stderr
     runs, reports = calls[:-2], calls[-2:]
     assert [call[0] for call in reports] == ["report", "report"]
-    assert len(runs) == 3 * len(ON_VALIDATION + CHOSEN)
+    assert len(runs) == 3 * len(VALIDATED + CHOSEN)
     for number, one in enumerate(runs):
         assert one == runs[number - number % 3]
         assert one[-1] == "--share"
@@ -158,13 +161,54 @@ def test_several_processes_share_each_run(clone: Path, tmp_path: Path) -> None:
     _, calls = called(clone, str(data), folder=tmp_path)
     processors = os.cpu_count()
     if shutil.which("nvidia-smi") is None:
-        assert len(calls) - 2 == (processors or 1) * len(ON_VALIDATION + CHOSEN)
+        assert len(calls) - 2 == (processors or 1) * len(VALIDATED + CHOSEN)
     settings = [after for word, after in pairwise(calls[0]) if word == "--set"]
     assert parse_settings(settings)["runtime"] == {"threads": 1, "workers": 1}
     for wrong in ("0", "two"):
         outcome, _ = called(clone, "--processes", wrong, str(data), folder=tmp_path)
         assert outcome.returncode == 2
         assert "--processes: expected a number" in outcome.stderr
+    outcome, _ = called(clone, str(data), "--stop-after", folder=tmp_path)
+    assert outcome.returncode == 2
+    outcome, _ = called(clone, "--stop-after", folder=tmp_path)
+    assert outcome.returncode == 2
+    assert "--stop-after: expected a time" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("sent", "passed_on", "code"),
+    [("INT", "INT", 130), ("TERM", "TERM", 143), ("HUP", "TERM", 129)],
+)
+def test_a_signal_reaches_every_process_once(
+    clone: Path, tmp_path: Path, sent: str, passed_on: str, code: int
+) -> None:
+    """Each ends at its checkpoint; a second signal would end it at once."""
+    data, program = with_data(tmp_path / "data"), clone / ".venv" / "bin" / "synboot"
+    program.write_text(
+        f"""#!/usr/bin/env bash
+trap 'echo INT >> "{tmp_path}/$$.got"; stopped=1' INT
+trap 'echo TERM >> "{tmp_path}/$$.got"; stopped=1' TERM
+echo $$ >> "{tmp_path}/started"
+until [ -n "$stopped" ]; do sleep 0.05; done
+sleep 0.3
+"""
+    )
+    script = subprocess.Popen(
+        [str(clone / "script" / "experiment"), "--processes", "3", str(data)],
+        env=os.environ | {"SYNBOOT_RUNS": str(tmp_path / "runs")},
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    started = tmp_path / "started"
+    until = time.monotonic() + 30
+    while not (started.exists() and len(started.read_text().splitlines()) == 3):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    os.killpg(script.pid, signal.Signals[f"SIG{sent}"])  # as a terminal does
+    assert script.wait(timeout=30) == code
+    got = [path.read_text().split() for path in tmp_path.glob("*.got")]
+    assert got == [[passed_on]] * 3
+    assert len(started.read_text().splitlines()) == 3, "nothing was begun after the signal"
 
 
 def test_a_run_that_fails_ends_those_that_share_it(clone: Path, tmp_path: Path) -> None:
@@ -204,7 +248,7 @@ def test_a_search_that_finds_other_settings_says_so_and_is_shown(
     assert "cpu-small-all: the search found other settings" in outcome.stderr
     searched = [["search", f"recipes/{size}.yaml"] for size in SEARCHED]
     assert [call[:2] for call in calls[:2]] == searched
-    runs_made = len(ON_VALIDATION + CHOSEN)
+    runs_made = len(VALIDATED + CHOSEN)
     assert [call[0] for call in calls[2:]] == [*["run"] * runs_made, "report", "report"]
     runs = clone / "run s&"
     made = [str(runs / size / "search.json") for size in SEARCHED]
@@ -232,9 +276,30 @@ def test_a_process_beside_that_fails_is_not_passed_over(clone: Path, tmp_path: P
 if ! [ -p /dev/stdout ]; then echo "no room left" >&2; exit 5; fi  # beside the one we read
 """
     )
+    (clone / "run s&").mkdir()
+    (clone / "run s&" / "process-3.log").write_text("of a run with more processes")
     outcome, _ = called(clone, "--processes", "2", str(data), folder=tmp_path)
     assert outcome.returncode == 5
     assert "no room left" in outcome.stderr
+    assert "more processes" not in outcome.stderr
+
+
+def test_results_land_where_the_caller_says(clone: Path, tmp_path: Path) -> None:
+    """CDPATH of the caller leads nowhere else."""
+    data = with_data(tmp_path / "data")
+    (tmp_path / "elsewhere" / "data" / "enwiki_sec").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "script").mkdir()
+    own = {"CDPATH": str(tmp_path / "elsewhere"), "CALLS": str(tmp_path / "calls")}
+    subprocess.run(
+        ["a clone/script/experiment", "--test-only", "--processes", "1", "data"],
+        cwd=tmp_path,
+        env=os.environ | own | {"SYNBOOT_RUNS": "my runs"},
+        check=True,
+        capture_output=True,
+    )
+    call = (tmp_path / "calls").read_text().split("\1")[0].split("\0")
+    assert call[call.index("--runs") + 1] == str(tmp_path / "my runs")
+    assert f'corpus.path="{data / "enwiki_sec"}"' in call
 
 
 def test_a_folder_without_the_corpus_is_refused(clone: Path, tmp_path: Path) -> None:

@@ -27,7 +27,13 @@ from synboot.experiment.phrases import run_id
 from synboot.experiment.report import render
 from synboot.experiment.report_data import ReportData
 from synboot.experiment.report_markdown import as_markdown
-from synboot.experiment.sizes import by_size, sizes_section, standing_lines, variants_section
+from synboot.experiment.sizes import (
+    advantages,
+    by_size,
+    sizes_section,
+    standing_lines,
+    variants_section,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -173,13 +179,23 @@ def test_sizes_stand_in_their_order_and_controls_that_a_size_lacks_are_left_out_
     assert "same test text" in str(sizes_figure(behind))
 
 
-def test_the_same_models_beside_fewer_controls_are_no_size_of_their_own() -> None:
+def test_the_same_models_beside_other_controls_are_one_size() -> None:
     whole = size(1000, {"repetition": 0.3, "random_pairs": 0.2, "self_distillation": 0.1})
-    part = size(1000, {"repetition": 0.3, "real_context": 0.3})
+    part = size(1000, {"repetition": 0.3, "real_context": 0.25})
     large = size(9000, {"repetition": 0.4})
-    assert by_size([part, large, whole]) == [whole, large]
-    part["arms"]["sbp"]["seeds"] = {"0": {"test": {"bits_per_byte": 9.0}}}
-    assert by_size([part, large, whole]) == [part, whole, large]
+    joined, last = by_size([part, large, whole])
+    assert last == large
+    gains = {arm: of["gain"] for arm, of in advantages(joined).items()}
+    assert gains == {
+        **{"repetition": 0.3, "random_pairs": 0.2, "self_distillation": 0.1},
+        "real_context": 0.25,
+    }
+    assert "real_context" not in whole["arms"], "what was given stays as it was"
+    again = copy.deepcopy(whole) | {"recipe": "the same once more"}
+    assert [run["recipe"] for run in by_size([whole, again, large])] == ["run-1000", "run-9000"]
+    for other_models in ({"0": {"test": {"bits_per_byte": 9.0}}}, {}):
+        part["arms"]["sbp"]["seeds"] = other_models
+        assert by_size([part, large, whole]) == [part, whole, large]
 
 
 def test_a_variant_of_several_runs_stands_beside_sbp() -> None:
@@ -259,6 +275,19 @@ def test_variants_are_shown_over_plain_sbp_with_their_settings() -> None:
         assert rows["sbp_top_p_1"]["verdict"].startswith(verdict)
 
 
+def test_variants_of_a_control_stand_without_sbp() -> None:
+    first, run = size(1000, {"repetition": 0.3}), size(1000, {"repetition": 0.3})
+    run |= {"split": "valid", "recipe": "controls"}
+    del run["arms"]["sbp"], run["comparisons"]["sbp"]
+    run["arms"]["real_context_2"] = sample_arm(2.3, [], 1)
+    (shown,) = variants_section([run], signed=signed)
+    assert not shown["beside_sbp"]
+    assert "real_context_2" in [row["arm"] for row in shown["rows"]]
+    text = " ".join(Page(render(ReportData(first, [], {}, {}, beside=[run]))).text.split())
+    assert "controls" in text
+    assert "Gain over SBP" not in text
+
+
 def test_the_page_has_both_and_its_figures_are_valid() -> None:
     first = size(1000, {"repetition": 0.3, "random_pairs": -0.2, "self_distillation": 0.0})
     second = size(9000, {"repetition": 0.4, "random_pairs": 0.2, "repetition_same_cost": 0.0})
@@ -284,7 +313,8 @@ def test_the_page_has_both_and_its_figures_are_valid() -> None:
         assert figure is not None
         ElementTree.fromstring(figure)
         assert "over random pairs" in figure
-        assert "1,000 tokens: repetition +0.3000 [+0.2000, +0.4000]" in figure
+        parameters = f"{first['model']['parameters']:,} parameters"
+        assert f"1,000 tokens, {parameters}: repetition +0.3000 [+0.2000, +0.4000]" in figure
 
 
 def test_runs_beside_the_first_have_their_own_tables() -> None:
@@ -360,10 +390,16 @@ def test_the_verb_puts_runs_beside_the_first(finished_run: Path, tmp_path: Path)
     with pytest.raises(BadInput, match=r"page\.svg: is there already and no file"):
         synboot.report([finished_run / "small", other], page, overwrite=True)
 
+    trials = copy.deepcopy(result) | {"split": "valid", "recipe": "trials of a control"}
+    del trials["arms"]["sbp"], trials["comparisons"]["sbp"]
+    (other / "result.json").write_text(json.dumps(trials))
+    synboot.report([finished_run / "small", other], tmp_path / "trials.html")
+    assert "trials of a control" in (tmp_path / "trials.html").read_text()
     for break_it, said in (
         ("[]", "field corpus.documents.test: expected a number, got None"),
         (json.dumps(result | {"unique": {}}), "field unique.tokens: expected a number"),
         (json.dumps(result | {"arms": {}}), "field arms.repetition.test.bits_per_byte"),
+        (json.dumps(trials | {"split": "test"}), "field arms.sbp.test.bits_per_byte"),
         (json.dumps(result | {"comparisons": {}}), "compares sbp with repetition"),
     ):
         (other / "result.json").write_text(break_it)

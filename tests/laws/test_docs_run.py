@@ -13,11 +13,14 @@ from pathlib import Path
 import pytest
 
 from synboot.core.config import read_recipe
+from synboot.core.storage import read_json
+from synboot.experiment.figures_statistics import efficiency_figure, sizes_figure
 from synboot.experiment.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DESIGN = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+RESULTS = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 PACKAGE = ROOT / "src" / "synboot"
 
 
@@ -88,7 +91,8 @@ def test_settings_of_recipes_are_those_that_are_checked() -> None:
 def test_links_and_pictures_exist() -> None:
     for page in (ROOT / "README.md", ROOT / "LOG.md", *(ROOT / "docs").glob("*.md")):
         text = page.read_text(encoding="utf-8")
-        for target in re.findall(r"\]\(([^\s)]+)\)", text):
+        for target in re.findall(r"\]\(([^)]+)\)", text):
+            assert " " not in target, (page.name, target)
             if not target.startswith("http"):
                 file, _, heading = target.partition("#")
                 aim = page.parent / file if file else page
@@ -96,9 +100,31 @@ def test_links_and_pictures_exist() -> None:
                 assert not heading or heading in _anchors(aim), (page.name, target)
 
 
+def test_drawings_are_of_the_results_beside_them() -> None:
+    """Those that need no more than a run's result.json, by the figures that they describe."""
+    folder = ROOT / "docs" / "experiment"
+    (command,) = re.findall(r"readings\.py draw [^`]*", RESULTS)
+    results = {
+        name: read_json(folder / name / "result.json")
+        for name in re.findall(r"runs/([\w-]+)", command)
+    }
+    drawn = {"sizes": sizes_figure(list(results.values()))}
+    drawn |= {f"{name}-efficiency": efficiency_figure(result) for name, result in results.items()}
+    assert len(drawn) > 2
+    for name, svg in drawn.items():
+        there = (folder / f"{name}.svg").read_text(encoding="utf-8")
+        assert _described(svg or "") == _described(there), name
+
+
+def _described(svg: str) -> str:
+    (label,) = re.findall(r'aria-label="([^"]*)"', svg)
+    return str(label)
+
+
 def _anchors(page: Path) -> list[str]:
     """Of its headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
     return [re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings]
 
 

@@ -16,7 +16,7 @@ from synboot.model.settings import Shape, num_parameters, shape_of
 
 CONTEXT = 40
 VOCAB_SIZE = 200
-# Float32, other kernels and another order of sums: the issue allows 1e-4 for logits of size 1.
+# Float32, other kernels and another order of sums: 1e-4 is allowed for logits of size 1.
 TOLERANCE = 1e-4
 
 

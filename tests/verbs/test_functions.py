@@ -257,6 +257,8 @@ def test_a_comparison_knows_how_its_arms_were_trained(corpus: Path, tmp_path: Pa
     noted = ("one <b>&", "another [one]")
     for name in ("noted.html", "noted.md"):
         synboot.report(source, tmp_path / name, bootstrap_resamples=100, note=noted)
+    synboot.report(source, tmp_path / "one.html", bootstrap_resamples=100, note="one note")
+    assert "<p>one note</p>" in (tmp_path / "one.html").read_text()
     page = (tmp_path / "noted.html").read_text()
     assert page.index("</h1>") < page.index("<p>one &lt;b&gt;&amp;</p>") < page.index("<nav")
     assert "\n\nanother \\[one\\]\n" in (tmp_path / "noted.md").read_text()

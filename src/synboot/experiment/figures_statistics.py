@@ -145,12 +145,12 @@ def efficiency_figure(result: Mapping[str, Any], width: int = WIDE) -> str | Non
 
 def sizes_figure(results: Sequence[Mapping[str, Any]], width: int = WIDE) -> str | None:
     """SBP's gain over repetition and each control by unique tokens, with the interval that a claim
-    answers to; above the dotted line SBP is ahead. None with less than two sizes."""
+    answers to. None with less than two sizes."""
     sized = by_size(results)
     if len(sized) < 2:
         return None
     rivals = rivals_of(sized)
-    dashes, one_test = dashes_of(rivals), has_one_test(sized)
+    dashes, one_test, several = dashes_of(rivals), has_one_test(sized), several_models(sized)
     labelled = next(
         (
             arm
@@ -177,7 +177,7 @@ def sizes_figure(results: Sequence[Mapping[str, Any]], width: int = WIDE) -> str
             )  # fmt: skip
             if several_models(met) and rival == labelled:
                 for x, result, gain in zip(tokens, met, gains, strict=True):
-                    size = short_number(float(f"{result['model']['parameters']:.2g}"))
+                    size = _parameters(result)
                     write_label(axes, (x, gain["gain"]), size, (8, 0), color=colour, va="center")
             for x, bounds in zip(tokens, map(governing, gains), strict=True):
                 if is_number(bounds.get("low")) and is_number(bounds.get("high")):
@@ -193,12 +193,18 @@ def sizes_figure(results: Sequence[Mapping[str, Any]], width: int = WIDE) -> str
             colour, edge = PALETTE[arm_role(rival)], axes.get_yaxis_transform()
             text = f"over {short_name(rival)}"
             write_label(axes, (1, y), text, (8, 0), color=colour, va="center", xycoords=edge)
-        ticks = sorted({unique_tokens(result) for result in sized})
+        ticks = {
+            unique_tokens(result): short_number(float(f"{unique_tokens(result):.3g}"))
+            + ("" if several else f"\n{_parameters(result)}")
+            for result in sized
+        }
         axes.set_xscale("log")
-        axes.set_xticks(ticks, [short_number(float(f"{tick:.3g}")) for tick in ticks])
+        axes.set_xticks(list(ticks), list(ticks.values()))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.margins(x=0.08)
-        axes.set_xlabel("unique tokens")
+        axes.set_xlabel(
+            "unique tokens" if several else "unique tokens, and parameters of the model"
+        )
         axes.set_ylabel("SBP's gain, test bits per byte")
         axes.grid(axis="y", color=PALETTE["rule"], alpha=0.25, linewidth=0.8)
 
@@ -206,15 +212,17 @@ def sizes_figure(results: Sequence[Mapping[str, Any]], width: int = WIDE) -> str
         bounds = ends(governing(gain), "{:+.4f}".format)
         return f"{short_name(arm)} {gain['gain']:+.4f} {bounds}".strip()
 
-    several = several_models(sized)
     text = "; ".join(
-        f"{unique_tokens(result):,} tokens"
-        + (f", {result['model']['parameters']:,} parameters: " if several else ": ")
+        f"{unique_tokens(result):,} tokens, {result['model']['parameters']:,} parameters: "
         + ", ".join(described(arm, gain) for arm, gain in advantages(result).items())
         for result in sized
     )
     text += "" if one_test else f". {OTHER_TEST}"
     return draw_svg("sizes", f"SBP's gain by unique tokens: {text}", width, height, draw)
+
+
+def _parameters(result: Mapping[str, Any]) -> str:
+    return short_number(float(f"{result['model']['parameters']:.2g}"))
 
 
 def trials_figure(found: Mapping[str, Any], name: str, width: int = WIDE) -> str:

@@ -111,7 +111,7 @@ def render(data: ReportData) -> str:
     ]
     return environment.get_template("report.html.jinja").render(
         _facts(result) | {"prefix": "", "of_run": "", "figures": _figures(data)},
-        said=data.notes,
+        said=data.said,
         others=others,
         other_names=[run["recipe"] for run in further],
         sizes=sizes_section([result, *data.beside], signed=_signed, percent=_percent),

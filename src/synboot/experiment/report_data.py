@@ -16,7 +16,7 @@ class ReportData:
     `degree`, `kept_samples`, `dropped_samples`. `synthetic`: `counts`, `samples`,
     `dropped_samples`. Missing and None fields show as a dash. `beside`: the `result.json` of other
     runs, of other sizes or of variants on validation text. `searches`: values of `search.json`.
-    `notes`: what the user has to say.
+    `said`: what the user has to say.
     """
 
     result: dict[str, Any]
@@ -25,4 +25,4 @@ class ReportData:
     synthetic: dict[str, Any]
     beside: Sequence[Mapping[str, Any]] = ()
     searches: Sequence[Mapping[str, Any]] = ()
-    notes: Sequence[str] = ()
+    said: Sequence[str] = ()

@@ -33,21 +33,47 @@ Results = Sequence[Mapping[str, Any]]
 
 def by_size(results: Results) -> list[Mapping[str, Any]]:
     """The results of recipes that compare SBP with repetition on test text, smallest unique budget
-    first, smallest model first of equal ones; what reads the same models of SBP as another one,
-    beside fewer controls, is no size of its own."""
+    first, smallest model first of equal ones. Those of the same models of SBP, beside other
+    controls, are one."""
     found = [
         r for r in results if r.get("split") != "valid" and advantages(r) and is_number(_size(r)[0])
     ]
-    sizes = [r for r in found if not any(_is_part_of(r, other) for other in found)]
-    return sorted(sizes, key=_size)
+    sizes: list[list[Mapping[str, Any]]] = []
+    for result in sorted(found, key=_size):
+        same = next((runs for runs in sizes if _same_models(runs[0], result)), None)
+        if same is None:
+            sizes.append([result])
+        else:
+            same.append(result)
+    return [_joined(runs) for runs in sizes]
 
 
-def _is_part_of(result: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def _same_models(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    seeds = one["arms"]["sbp"].get("seeds")
     return (
-        len(advantages(result)) < len(advantages(other))
-        and _size(result) == _size(other)
-        and result["arms"]["sbp"].get("seeds") == other["arms"]["sbp"].get("seeds")
+        bool(seeds)
+        and seeds == other["arms"]["sbp"].get("seeds")
+        and (_size(one), _test_text(one)) == (_size(other), _test_text(other))
     )
+
+
+def _joined(runs: Results) -> Mapping[str, Any]:
+    """The run that has most controls, the first of equal ones, and what the others have beside."""
+    whole = max(runs, key=lambda run: len(advantages(run)))
+    for run in [run for run in runs if run is not whole]:
+        statistics = {
+            name: (run.get("statistics") or {}).get(name) or {}
+            for name in ("sbp_over", "variants_over")
+        }
+        own = whole.get("statistics") or {}
+        merged = {name: of | (own.get(name) or {}) for name, of in statistics.items()}
+        whole = {
+            **whole,
+            "arms": {**run["arms"], **whole["arms"]},
+            "comparisons": {**run["comparisons"], **whole["comparisons"]},
+            "statistics": {**own, **merged},
+        }
+    return whole
 
 
 def _size(result: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -230,12 +256,16 @@ def _test_text(result: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def variants_section(results: Results, *, signed: Write) -> list[dict[str, Any]]:
-    """Of each run that compares variants on validation text, a row an arm beside plain SBP, lowest
-    bits per byte first."""
+    """Of each run that compares variants on validation text, a row an arm beside plain SBP where
+    it is among them, lowest bits per byte first."""
     return [
-        {"recipe": result["recipe"], "rows": _variants(result, signed)}
+        {
+            "recipe": result["recipe"],
+            "rows": _variants(result, signed),
+            "beside_sbp": "sbp" in result["arms"],
+        }
         for result in results
-        if result.get("split") == "valid" and "sbp" in result["arms"]
+        if result.get("split") == "valid"
     ]
 
 

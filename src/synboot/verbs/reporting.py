@@ -38,9 +38,10 @@ _LATER = ("quality", "embed for quality", "seed use")
 """How the labels of stages begin that runs of before did not have, and no other stage needs."""
 _BESIDE = (
     *("corpus.documents.test", "corpus.bytes.test", "unique.tokens", "model.parameters"),
-    *("arms.repetition.test.bits_per_byte", "arms.sbp.test.bits_per_byte"),
+    "arms.repetition.test.bits_per_byte",
 )
-"""Numbers that a result must have to stand beside another one."""
+"""Numbers that a result must have to stand beside another one; on test text SBP's too."""
+_BESIDE_ON_TEST = (*_BESIDE, "arms.sbp.test.bits_per_byte")
 _OF_MODEL = ("trained_tokens", "mixture", "flops")
 
 
@@ -50,7 +51,7 @@ def report(
     *,
     seed: int | None = None,
     bootstrap_resamples: int | None = None,
-    note: Sequence[str] | None = None,
+    note: str | Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> Outcome:
     """Write the page of a finished run (its directory, such as runs/demo), or of a comparison:
@@ -86,7 +87,9 @@ def report(
     else:
         resamples = 10_000 if bootstrap_resamples is None else bootstrap_resamples
         data = _of_scores(arms, seed=seed or 0, num_resamples=resamples)
-    page = page_for(path, replace(data, notes=tuple(note or ())))
+    page = page_for(
+        path, replace(data, said=(note,) if isinstance(note, str) else tuple(note or ()))
+    )
     if path.exists() and path.read_bytes() != page.encode("utf-8") and not overwrite:
         raise BadInput(f"{path}: is there already; name another output, or say --overwrite")
     curve = sizes_figure([data.result, *data.beside])
@@ -141,13 +144,14 @@ def _result_of(directory: Path) -> dict[str, Any]:
         raise BadInput(
             f"{directory}: expected the directory of a finished run with its result.json: {error}"
         ) from None
-    for name in _BESIDE:
+    of_choice = isinstance(result, dict) and result.get("split") == "valid"
+    for name in _BESIDE if of_choice else _BESIDE_ON_TEST:
         value: Any = result
         for key in name.split("."):
             value = value.get(key) if isinstance(value, dict) else None
         if not is_number(value):
             raise BadInput(f"{file}: field {name}: expected a number, got {value!r}")
-    if not advantages(result):
+    if not of_choice and not advantages(result):
         raise BadInput(f"{file}: expected a run that compares sbp with repetition")
     return dict(result)
 

@@ -74,6 +74,7 @@ def test_the_recipe_seed_keys_the_sample() -> None:
         ),
         (["search.trials=3"], "field search.space"),
         ([BOTH, "search.tune_space={pretrain.dropout: [0.1]}"], "tune_space: pretrain.dropout can"),
+        ([BOTH, "search.tune_space={tune.schedule: [1]}"], "tune.schedule cannot be searched"),
         ([BOTH, "search.tune_space={tune.num_validations: [2]}"], "tune.num_validations cannot be"),
         ([BOTH, "search.tune_space={tune.validation_fraction: [0.2]}"], "fraction cannot be sea"),
         ([BOTH, "search.tune_space={}"], "field search.tune_space"),

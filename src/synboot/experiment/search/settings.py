@@ -17,8 +17,8 @@ from synboot.train.settings import LoopConfig
 
 PRETRAIN, TUNE = "pretrain", "tune"
 
-_NOT_SEARCHED = ("num_validations",)
-"""Whoever looks at validation more often finds a lower lowest loss."""
+_NOT_SEARCHED = ("num_validations", "schedule")
+"""Whoever looks at validation more often finds a lower lowest loss; a schedule is no number."""
 _LOOP = tuple(name for name in LoopConfig.model_fields if name not in _NOT_SEARCHED)
 _SEARCHED = {PRETRAIN: _LOOP, TUNE: (*_LOOP, "passes")}
 """What may be tried, by section: all else would change the text, and with it the arm, or what is
@@ -53,7 +53,8 @@ class SearchConfig(Config):
     tune_trials: int = Field(default=8, ge=1)
     """Of the synthesizer; the first has the recipe's own settings."""
     tune_space: Space | None = Field(default=None, min_length=1)
-    """The same of tune; without them nothing is tried of it."""
+    """The same of tune, `tune.passes` too, but for its validation_fraction; without them nothing is
+    tried of it."""
 
     def values_of(self, section: str) -> Space:
         """The values that are tried of a section's settings."""
