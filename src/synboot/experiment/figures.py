@@ -25,6 +25,7 @@ from synboot.experiment.phrases import arm_label, governing
 
 WIDE, MEDIUM, NARROW = 720, 520, 360  # CSS pixels a figure is drawn for
 _NAME = 20  # characters of a name on one line
+_SPOKEN = 100  # and of one that is heard
 
 # Blue, orange and grey stay apart for every common kind of colour blindness; no two roles share a
 # value, because `inline` tells them by it.
@@ -143,7 +144,7 @@ def comparison_figure(result: Mapping[str, Any], width: int = WIDE) -> str:
         if scaled:
             _draw_share_scale(axes, values["repetition"], values["oracle"])
 
-    described = ", ".join(f"{short_name(arm)} {value:.4f}" for arm, value in values.items())
+    described = ", ".join(f"{spoken_name(arm)} {value:.4f}" for arm, value in values.items())
     height = 56 + 42 * len(values) + (44 if scaled else 0)
     return draw_svg(
         "comparison", f"Bits per byte on {split} documents: {described}", width, height, draw
@@ -214,7 +215,7 @@ def curves_figure(curves: Sequence[Mapping[str, Any]], width: int = WIDE) -> str
         axes.set_ylabel("validation loss, nats per token")
         axes.grid(axis="y", color=PALETTE["rule"], alpha=0.25, linewidth=0.8)
 
-    described = ", ".join(f"{short_name(arm)} ends at {y[-1]:.4f}" for arm, _, y in lines)
+    described = ", ".join(f"{spoken_name(arm)} ends at {y[-1]:.4f}" for arm, _, y in lines)
     return draw_svg("curves", f"Validation loss: {described}", width, height, draw)
 
 
@@ -293,7 +294,7 @@ def flops_figure(
             ncols=3 if width <= NARROW else 6, handlelength=1, columnspacing=1.2,
         )  # fmt: skip
 
-    described = ", ".join(f"{short_name(arm)} {scientific(t)}" for arm, t in totals.items())
+    described = ", ".join(f"{spoken_name(arm)} {scientific(t)}" for arm, t in totals.items())
     return draw_svg("flops", f"FLOPs: {described}", width, 56 + 44 * len(totals), draw)
 
 
@@ -354,6 +355,11 @@ def short_name(name: str, length: int = _NAME) -> str:
     half = length // 2  # many names begin alike
     middle = f"{drawable[:half]}\N{HORIZONTAL ELLIPSIS}{drawable[half + 1 - length :]}"
     return drawable if len(drawable) <= length else middle
+
+
+def spoken_name(name: str) -> str:
+    """The same for those who hear what a figure shows, and see no room that is too small."""
+    return short_name(name, _SPOKEN)
 
 
 def row_name(name: str) -> str:

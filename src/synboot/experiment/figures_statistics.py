@@ -18,6 +18,7 @@ from synboot.experiment.figures import (
     scored_split,
     short_name,
     short_number,
+    spoken_name,
     spread,
     write_label,
 )
@@ -210,7 +211,7 @@ def sizes_figure(results: Sequence[Mapping[str, Any]], width: int = WIDE) -> str
 
     def described(arm: str, gain: Mapping[str, Any]) -> str:
         bounds = ends(governing(gain), "{:+.4f}".format)
-        return f"{short_name(arm)} {gain['gain']:+.4f} {bounds}".strip()
+        return f"{spoken_name(arm)} {gain['gain']:+.4f} {bounds}".strip()
 
     text = "; ".join(
         f"{unique_tokens(result):,} tokens, {result['model']['parameters']:,} parameters: "
@@ -246,5 +247,5 @@ def trials_figure(found: Mapping[str, Any], name: str, width: int = WIDE) -> str
         axes.xaxis.set_major_locator(MaxNLocator(3 if width <= NARROW else 6))
         axes.set_xlabel("validation loss, nats per token (lower is better →)")
 
-    described = ", ".join(f"{short_name(arm)} {own[0]:.4f}" for arm, own in losses.items() if own)
+    described = ", ".join(f"{spoken_name(arm)} {own[0]:.4f}" for arm, own in losses.items() if own)
     return draw_svg(name, f"Best trials: {described}", width, 60 + 30 * len(losses), draw)
