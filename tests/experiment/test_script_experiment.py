@@ -103,7 +103,7 @@ def test_all_sizes_the_variants_and_one_report(clone: Path, tmp_path: Path) -> N
         settings = [after for word, after in pairwise(call) if word == "--set"]
         values = parse_settings(settings)
         assert values["corpus"] == {"path": str(data / "enwiki_sec"), "group_field": "label"}
-        assert values["runtime"] == {"threads": 2, "workers": 1}
+        assert values["runtime"] == {"threads": 2, "workers": 1, "precision": "float32"}
         assert call[call.index("--runs") + 1] == str(runs)
         tasks = values.get("evaluate", {}).get("tasks", {})
         assert set(tasks) == (
@@ -138,6 +138,7 @@ def test_what_reads_test_text_alone_and_gpu_small(clone: Path, tmp_path: Path) -
         assert values["name"] == f"gpu-small-{values['model']['preset']}"
         assert values["corpus"]["path"] == str(data / "enwiki_sec")
         assert "evaluate" not in values
+        assert "precision" not in values["runtime"], "its recipe has bfloat16"
     runs = clone / "run s&"
     shown = [str(runs / name) for name in (*CHOSEN, *names)]
     shown += [f"docs/experiment/{name}" for name in VALIDATED]
@@ -163,7 +164,10 @@ def test_several_processes_share_each_run(clone: Path, tmp_path: Path) -> None:
     if shutil.which("nvidia-smi") is None:
         assert len(calls) - 2 == (processors or 1) * len(VALIDATED + CHOSEN)
     settings = [after for word, after in pairwise(calls[0]) if word == "--set"]
-    assert parse_settings(settings)["runtime"] == {"threads": 1, "workers": 1}
+    assert parse_settings(settings)["runtime"] == {
+        **{"threads": 1, "workers": 1},
+        "precision": "float32",
+    }
     for wrong in ("0", "two"):
         outcome, _ = called(clone, "--processes", wrong, str(data), folder=tmp_path)
         assert outcome.returncode == 2
@@ -177,38 +181,80 @@ def test_several_processes_share_each_run(clone: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("sent", "passed_on", "code"),
-    [("INT", "INT", 130), ("TERM", "TERM", 143), ("HUP", "TERM", 129)],
+    [("INT", "INT", 130), ("TERM", "TERM", 143), ("HUP", "TERM", 143), ("QUIT", "TERM", 143)],
 )
+@pytest.mark.parametrize("first", [False, True], ids=["running", "starting"])
 def test_a_signal_reaches_every_process_once(
-    clone: Path, tmp_path: Path, sent: str, passed_on: str, code: int
+    clone: Path, tmp_path: Path, sent: str, passed_on: str, code: int, first: bool
 ) -> None:
-    """Each ends at its checkpoint; a second signal would end it at once."""
+    """Each ends at its checkpoint, as synboot does; a second signal would end it at once."""
     data, program = with_data(tmp_path / "data"), clone / ".venv" / "bin" / "synboot"
     program.write_text(
         f"""#!/usr/bin/env bash
-trap 'echo INT >> "{tmp_path}/$$.got"; stopped=1' INT
-trap 'echo TERM >> "{tmp_path}/$$.got"; stopped=1' TERM
+trap 'echo INT >> "{tmp_path}/$$.got"; code=130' INT
+trap 'echo TERM >> "{tmp_path}/$$.got"; code=143' TERM
 echo $$ >> "{tmp_path}/started"
-until [ -n "$stopped" ]; do sleep 0.05; done
-sleep 0.3
+for ((waited = 0; waited < 600 && ${{code:-0}} == 0; waited++)); do sleep 0.05; done
+[ -p /dev/stdout ] && sleep 0.5  # the one whose output is read ends last
+sleep 0.2
+echo $$ >> "{tmp_path}/clean"
+exit ${{code:-0}}
 """
     )
     script = subprocess.Popen(
-        [str(clone / "script" / "experiment"), "--processes", "3", str(data)],
+        [str(clone / "script" / "experiment"), "--processes", "8", str(data)],
         env=os.environ | {"SYNBOOT_RUNS": str(tmp_path / "runs")},
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
-    started = tmp_path / "started"
-    until = time.monotonic() + 30
-    while not (started.exists() and len(started.read_text().splitlines()) == 3):
+    started, until = tmp_path / "started", time.monotonic() + 30
+    while not (started.exists() and len(started.read_text().splitlines()) >= (1 if first else 8)):
         assert time.monotonic() < until
-        time.sleep(0.05)
+        time.sleep(0.001)
     os.killpg(script.pid, signal.Signals[f"SIG{sent}"])  # as a terminal does
     assert script.wait(timeout=30) == code
-    got = [path.read_text().split() for path in tmp_path.glob("*.got")]
-    assert got == [[passed_on]] * 3
-    assert len(started.read_text().splitlines()) == 3, "nothing was begun after the signal"
+    begun = started.read_text().split()
+    assert sorted((tmp_path / "clean").read_text().split()) == sorted(begun)
+    assert sorted(path.stem for path in tmp_path.glob("*.got")) == sorted(begun)
+    assert {path.read_text() for path in tmp_path.glob("*.got")} == {f"{passed_on}\n"}
+    assert len(begun) == 8 or first, "nothing was begun after the signal"
+
+
+def test_the_processes_stand_still_with_the_script(clone: Path, tmp_path: Path) -> None:
+    data, program = with_data(tmp_path / "data"), clone / ".venv" / "bin" / "synboot"
+    started = tmp_path / "started"
+    program.write_text(
+        f"""#!/usr/bin/env bash
+echo $$ >> "{started}"
+for ((waited = 0; waited < 200; waited++)); do sleep 0.05; done
+"""
+    )
+    script = subprocess.Popen(
+        [str(clone / "script" / "experiment"), "--processes", "2", str(data)],
+        env=os.environ | {"SYNBOOT_RUNS": str(tmp_path / "runs")},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+    def states() -> set[str]:
+        pids = started.read_text().split() if started.exists() else []
+        return {Path(f"/proc/{pid}/stat").read_text().split()[2] for pid in pids[:2]}
+
+    def until(state: str) -> None:
+        end = time.monotonic() + 10
+        while not states() or (states() == {"T"}) != (state == "stopped"):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+    try:
+        until("running")
+        os.kill(script.pid, signal.SIGTSTP)
+        until("stopped")
+        os.kill(script.pid, signal.SIGCONT)
+        until("running")
+    finally:
+        os.kill(script.pid, signal.SIGTERM)
+        script.wait(timeout=30)
 
 
 def test_a_run_that_fails_ends_those_that_share_it(clone: Path, tmp_path: Path) -> None:
@@ -288,7 +334,7 @@ def test_results_land_where_the_caller_says(clone: Path, tmp_path: Path) -> None
     """CDPATH of the caller leads nowhere else."""
     data = with_data(tmp_path / "data")
     (tmp_path / "elsewhere" / "data" / "enwiki_sec").mkdir(parents=True)
-    (tmp_path / "elsewhere" / "script").mkdir()
+    (tmp_path / "elsewhere" / "a clone" / "script").mkdir(parents=True)
     own = {"CDPATH": str(tmp_path / "elsewhere"), "CALLS": str(tmp_path / "calls")}
     subprocess.run(
         ["a clone/script/experiment", "--test-only", "--processes", "1", "data"],

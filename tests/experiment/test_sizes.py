@@ -181,21 +181,45 @@ def test_sizes_stand_in_their_order_and_controls_that_a_size_lacks_are_left_out_
 
 def test_the_same_models_beside_other_controls_are_one_size() -> None:
     whole = size(1000, {"repetition": 0.3, "random_pairs": 0.2, "self_distillation": 0.1})
-    part = size(1000, {"repetition": 0.3, "real_context": 0.25})
+    part = size(1000, {"repetition": 0.3, "real_context": 0.25}) | {"recipe": "part"}
+    variant = {**sample_arm(2.3, [], 2), "of": "sbp"}
+    part["arms"]["sbp_own"], part["comparisons"]["sbp_own"] = variant, gain(0.2, 0.1)
+    part["statistics"]["variants_over"] = {"sbp_own": {"real_context": gain(0.2, 0.1)}}
+    part["recovered"], whole["recovered"] = whole["recovered"], None
     large = size(9000, {"repetition": 0.4})
     joined, last = by_size([part, large, whole])
-    assert last == large
+    assert last is large
     gains = {arm: of["gain"] for arm, of in advantages(joined).items()}
     assert gains == {
         **{"repetition": 0.3, "random_pairs": 0.2, "self_distillation": 0.1},
         "real_context": 0.25,
     }
+    assert advantages(joined, "sbp_own")["repetition"]["gain"] == 0.2
+    assert joined["recovered"] == part["recovered"]
     assert "real_context" not in whole["arms"], "what was given stays as it was"
+    section = sizes_section([part, large, whole], signed=signed, percent=signed)
+    recipes = {row["over"]: row["recipe"] for row in section["rivals"] if row["method"] == "sbp"}
+    assert recipes["real_context"] == "part"
+    assert recipes["random_pairs"] == "run-1000"
     again = copy.deepcopy(whole) | {"recipe": "the same once more"}
-    assert [run["recipe"] for run in by_size([whole, again, large])] == ["run-1000", "run-9000"]
-    for other_models in ({"0": {"test": {"bits_per_byte": 9.0}}}, {}):
-        part["arms"]["sbp"]["seeds"] = other_models
-        assert by_size([part, large, whole]) == [part, whole, large]
+    assert by_size([whole, again]) == [whole]
+
+
+@pytest.mark.parametrize("changed", ["sbp", "random_pairs", "no seeds", "test text"])
+def test_other_models_of_a_size_stand_beside_it(changed: str) -> None:
+    whole = size(1000, {"repetition": 0.3, "random_pairs": 0.2})
+    part = size(1000, {"repetition": 0.3, "random_pairs": 0.1, "real_context": 0.2})
+    for run in (whole, part):
+        run["arms"]["random_pairs"]["seeds"] = {"0": {"test": {"bits_per_byte": 2.3}}}
+    assert len(by_size([whole, part])) == 1
+    if changed == "test text":
+        part["corpus"]["bytes"]["test"] += 1
+    elif changed == "no seeds":
+        for run in (whole, part):
+            run["arms"]["sbp"]["seeds"] = {}
+    else:
+        part["arms"][changed]["seeds"] = {"0": {"test": {"bits_per_byte": 9.0}}}
+    assert len(by_size([whole, part])) == 2
 
 
 def test_a_variant_of_several_runs_stands_beside_sbp() -> None:

@@ -49,30 +49,36 @@ def by_size(results: Results) -> list[Mapping[str, Any]]:
 
 
 def _same_models(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    seeds = one["arms"]["sbp"].get("seeds")
-    return (
-        bool(seeds)
-        and seeds == other["arms"]["sbp"].get("seeds")
-        and (_size(one), _test_text(one)) == (_size(other), _test_text(other))
+    """Whether two runs are of one size and one test text, and have the models of SBP and of all
+    other arms of theirs in common."""
+    if (_size(one), _test_text(one)) != (_size(other), _test_text(other)):
+        return False
+    shared = one["arms"].keys() & other["arms"].keys()
+    return all(
+        one["arms"][arm].get("seeds") and one["arms"][arm]["seeds"] == other["arms"][arm]["seeds"]
+        for arm in shared
     )
 
 
 def _joined(runs: Results) -> Mapping[str, Any]:
-    """The run that has most controls, the first of equal ones, and what the others have beside."""
+    """The run that has most controls, the first of equal ones, and what the others have beside;
+    `recipes` has the recipes of arms that are theirs."""
     whole = max(runs, key=lambda run: len(advantages(run)))
-    for run in [run for run in runs if run is not whole]:
-        statistics = {
-            name: (run.get("statistics") or {}).get(name) or {}
-            for name in ("sbp_over", "variants_over")
-        }
-        own = whole.get("statistics") or {}
-        merged = {name: of | (own.get(name) or {}) for name, of in statistics.items()}
-        whole = {
-            **whole,
-            "arms": {**run["arms"], **whole["arms"]},
-            "comparisons": {**run["comparisons"], **whole["comparisons"]},
-            "statistics": {**own, **merged},
-        }
+    for run in runs:
+        beside = {arm: run["recipe"] for arm in run["arms"] if arm not in whole["arms"]}
+        if beside:
+            statistics = [each.get("statistics") or {} for each in (run, whole)]
+            parts = {
+                name: [of.get(name) or {} for of in statistics]
+                for name in ("sbp_over", "variants_over")
+            }
+            whole = {
+                **whole,
+                **{n: {**run[n], **whole[n]} for n in ("arms", "comparisons")},
+                "statistics": {**statistics[1], **{n: {**o, **w} for n, (o, w) in parts.items()}},
+                "recovered": whole.get("recovered") or run.get("recovered"),
+                "recipes": {**beside, **whole.get("recipes", {})},
+            }
     return whole
 
 
@@ -124,6 +130,7 @@ def sizes_section(results: Results, *, signed: Write, percent: Write) -> dict[st
         "rivals": [
             {
                 **_row(result),
+                "recipe": _recipe_of(result, method, rival),
                 "method": method,
                 "over": rival,
                 "gain": signed(gain["gain"]),
@@ -138,6 +145,12 @@ def sizes_section(results: Results, *, signed: Write, percent: Write) -> dict[st
         "standing": [standing(sized, rival, signed, method) for method, rival in compared],
         "warning": "" if has_one_test(sized) else OTHER_TEST,
     }
+
+
+def _recipe_of(result: Mapping[str, Any], *arms: str) -> str:
+    """That of the run which a size has one of the arms from."""
+    beside = result.get("recipes", {})
+    return str(next((beside[arm] for arm in arms if arm in beside), result["recipe"]))
 
 
 def standing_lines(results: Results) -> list[str]:
