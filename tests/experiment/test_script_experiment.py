@@ -179,6 +179,12 @@ def test_several_processes_share_each_run(clone: Path, tmp_path: Path) -> None:
     assert "--stop-after: expected a time" in outcome.stderr
 
 
+def with_signals() -> None:
+    """Tests that run in the background ignore what a terminal sends, and bash cannot trap that."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(
     ("sent", "passed_on", "code"),
     [("INT", "INT", 130), ("TERM", "TERM", 143), ("HUP", "TERM", 143), ("QUIT", "TERM", 143)],
@@ -206,6 +212,7 @@ exit ${{code:-0}}
         env=os.environ | {"SYNBOOT_RUNS": str(tmp_path / "runs")},
         stdout=subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=with_signals,
     )
     started, until = tmp_path / "started", time.monotonic() + 30
     while not (started.exists() and len(started.read_text().splitlines()) >= (1 if first else 8)):
