@@ -9,7 +9,7 @@ python docs/experiment/readings.py early RUNS/NAME ...
 python docs/experiment/readings.py draw FOLDER RUNS/NAME ...
     the drawings of results.md: sizes.svg, and of each run NAME-curves.svg and NAME-efficiency.svg
 python docs/experiment/readings.py unique RUNS/NAME FILE.parquet
-    the documents of the unique budget, all of which are seed documents of SBP's text
+    the documents of the unique budget
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch.nn import functional
@@ -29,6 +28,8 @@ from transformers import AutoModelForCausalLM
 from synboot.core.storage import read_json
 from synboot.data.tokens import TokenStore
 from synboot.experiment import figures, figures_statistics
+from synboot.experiment.stages.corpus import unique_documents
+from synboot.pipeline.stage import Artifact
 
 CONTEXTS = (1, 2, 4, 8, 16, 64, 250)
 TOKENS = 1500
@@ -88,12 +89,12 @@ def draw(folder: Path, runs: list[Path]) -> None:
 
 
 def unique(run: Path, file: Path) -> None:
-    """The rows of the training split that the unique budget holds."""
+    """The documents of the unique budget, as `synboot quality --corpus` takes them."""
     stages = _stages(run)
-    text = pq.read_table(stages["synthesize"] / "synthetic.parquet", columns=["seed_id"])
-    with pa.OSFile(str(stages["corpus"] / "train.arrow")) as arrow:
-        table = pa.ipc.open_file(arrow).read_all()
-        pq.write_table(table.filter(pc.is_in(table["id"], pc.unique(text["seed_id"]))), file)
+    opened = {name: Artifact.open(stages[name]) for name in ("corpus", "tokenizer")}
+    inputs = {name: artifact for name, artifact in opened.items() if artifact is not None}
+    rows = [{"id": each.id, "text": each.text} for each in unique_documents(inputs)]
+    pq.write_table(pa.Table.from_pylist(rows), file)
 
 
 def _stages(run: Path) -> dict[str, Path]:

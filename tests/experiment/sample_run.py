@@ -303,3 +303,25 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] != "style":
             self.text += data
+
+
+def signed(value: float) -> str:
+    return f"{value:+.2f}"
+
+
+def gain(value: float, margin: float) -> dict[str, Any]:
+    return {"bits_per_byte": {"gain": value, "low": value - margin, "high": value + margin}}
+
+
+def size(
+    tokens: int, over: dict[str, float], margin: float = 0.1, seeds: int = 2
+) -> dict[str, Any]:
+    """A run in which SBP gains `over[arm]`, certain to `margin`."""
+    result = sample_result(seeds)
+    result["recipe"], result["split"] = f"run-{tokens}", "test"
+    result["unique"]["tokens"] = tokens
+    result["comparisons"]["sbp"] = gain(over["repetition"], margin)
+    controls = {arm: value for arm, value in over.items() if arm != "repetition"}
+    result["arms"] |= {arm: sample_arm(2.3, [], 1) for arm in controls}
+    result["statistics"] = {"sbp_over": {arm: gain(v, margin) for arm, v in controls.items()}}
+    return result

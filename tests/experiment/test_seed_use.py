@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
+sys.path.append(str(Path(__file__).parent))
+
+from sample_run import size
 
 from synboot.data.tokenizer import TextTokenizer
 from synboot.data.tokens import TokenStore
@@ -36,7 +40,6 @@ from synboot.pairs.find import read_kept_pairs
 from synboot.pipeline.stage import Artifact
 from synboot.synth.template import pair_row
 
-_sizes = runpy.run_path(str(Path(__file__).parent / "test_sizes.py"))
 ROOT = Path(__file__).parents[2]
 NUMBERS = st.integers(0, 11)
 
@@ -186,7 +189,7 @@ def test_a_run_has_the_nats_of_the_same_tokens_after_both(
 
 
 def with_saved(gain: float, verdict: str, **bounds: float) -> dict[str, Any]:
-    result: dict[str, Any] = copy.deepcopy(_sizes["size"](1000, {"repetition": 0.3}))
+    result: dict[str, Any] = copy.deepcopy(size(1000, {"repetition": 0.3}))
     saved = {"gain": gain, "verdict": verdict, **bounds}
     facts = {"pairs": 40, "documents": 20, "saved": saved, "base": {"saved": {"gain": 0.004}}}
     result["synthesizer"]["seed_use"] = facts
@@ -216,7 +219,7 @@ def test_a_caveat_says_no_more_than_is_known() -> None:
 
 
 def test_a_run_without_the_figure_says_nothing() -> None:
-    without = _sizes["size"](1000, {"repetition": 0.3})
+    without = size(1000, {"repetition": 0.3})
     assert seed_use_caveat(without) == []
     assert seed_use_line(without, str) == ""
     assert seed_use_of(without, "random_pairs") == {}
@@ -229,7 +232,7 @@ def test_what_the_seed_document_saves_stands_in_the_line_and_by_size() -> None:
         "[+0.100, +0.300], the base model +0.004 nats a token of a related document "
         "(40 pairs of 20 documents)."
     )
-    second = _sizes["size"](9000, {"repetition": 0.3})
+    second = size(9000, {"repetition": 0.3})
     rows = sizes_section([first, second], signed="{:+.2f}".format, percent=str)["rows"]
     assert [(row["saved"], row["saved_ends"]) for row in rows] == [
         ("+0.20", "[+0.10, +0.30]"),
